@@ -1,0 +1,1 @@
+"""One trial: data, backbones, losses, attacks, training, evaluation. Imports nothing here."""

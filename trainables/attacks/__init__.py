@@ -1,0 +1,1 @@
+"""Attacks: one file each beside `base`, `budgets` and `surfaces`."""

@@ -1,0 +1,22 @@
+"""No attack at all: the clean accuracy, as a cell like any other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trainables.attacks.base import Attack, Batch
+from trainables.classifier import Classifier
+from trainables.registry import component
+
+
+@component("clean", revision=1)
+class Clean(Attack):
+    """The images as they are."""
+
+    def columns(self) -> None:
+        """It has none."""
+
+    def perturb(self, classifier: Classifier, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The images, at no query."""
+        return batch.images, torch.zeros(len(batch.images), dtype=torch.long)

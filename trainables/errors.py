@@ -1,0 +1,82 @@
+"""Every error that a user can meet, in one place.
+
+A `StudyError` is the user's to mend: the command line prints it without a traceback and
+exits with `exit_status`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+class StudyError(Exception):
+    """Base of all errors that are told in one message, without a traceback."""
+
+    exit_status = 2
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One thing that is wrong in a study file: the key it stands at, and what is wrong."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" if self.where else self.what
+
+
+class InvalidStudy(StudyError, ValueError):
+    """A study file that cannot be read or planned; carries all of its mistakes at once."""
+
+    def __init__(self, source: str, mistakes: Sequence[Mistake]) -> None:
+        self.source = source
+        self.mistakes = tuple(mistakes)
+        count = f"{len(mistakes)} mistake{'s' if len(mistakes) != 1 else ''}"
+        lines = "\n".join(f"  {mistake}" for mistake in mistakes)
+        super().__init__(f"{source}: {count}, nothing was started\n{lines}")
+
+
+class UnknownName(StudyError, LookupError):
+    """A name that nothing is registered under; lists what there is and suggests the nearest."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        super().__init__(unknown_name(kind, name, known))
+
+
+class DamagedEntry(StudyError, OSError):
+    """A store entry whose bytes are not those its manifest promises."""
+
+
+class DamagedData(StudyError, OSError):
+    """A data set whose checksum is not the published one."""
+
+
+class BrokenInvariant(StudyError, RuntimeError):
+    """A result that cannot be, such as a perturbation outside its budget: a bug of ours."""
+
+
+class NonFiniteLoss(StudyError, ArithmeticError):
+    """Training met a loss that is not a number, or infinite; retrying cannot help."""
+
+
+class StudyIsRunning(StudyError, RuntimeError):
+    """Another driver holds the study's lock."""
+
+
+class NothingTracked(StudyError, LookupError):
+    """The tracking server knows no such study."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Says which name is unknown, which is nearest, and which there are."""
+    names = sorted(known)
+    return f"unknown {kind} {name!r}{nearest(name, names)} (known: {', '.join(names) or 'none'})"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the closest known name, or nothing."""
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,101 @@
+"""The vocabulary that trainables, the tracker and the analysis share; imports nothing.
+
+Accuracies are fractions in [0, 1] everywhere; tables and figures show them in percent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# The run list's first columns (MLflow metrics), in this order.
+CLEAN = "clean"  # accuracy on the test images, before any attack
+ROBUST = "robust"  # the headline: per-image worst over its raw surfaces, test images
+ROBUST_VAL = "robust_val"  # the same on validation images: what choices are made by
+WORST_CASE = "worst_case"  # per-image worst over every attack on the test images
+MASKING_GAP = "masking_gap"  # the headline's weakest surface less the headline
+N = "n"  # test images attacked
+TRAIN_SECONDS = "train_seconds"
+
+# Curves, one point an epoch.
+TRAIN_LOSS = "train_loss"
+TRAIN_ACCURACY = "train_accuracy"
+VALIDATION_ACCURACY = "validation_accuracy"
+
+# Prefixes.
+CELL = "cell/"  # one metric a cell, see `cell_name`
+BY_STEPS = "by_steps/"  # accuracy with MLflow's step = number of attack steps
+BY_EPS = "by_eps/"  # accuracy with MLflow's step = 1000 eps
+HYPER = "hp/"  # swept numbers, so that the UI can filter by >=
+
+# What stands behind a cell's name for its further metrics.
+HIT = "-hit"  # share of images whose target was reached (targeted attacks)
+L2_MEDIAN = "-l2_p50"  # median L2 norm of the perturbation over attacked images
+LINF_MEDIAN = "-linf_p50"
+
+# Tags of a run.
+TRIAL_ID = "trial_id"
+ARM = "arm"  # configuration less the seed
+METHODS = "methods"  # all of the study's names for this arm, as JSON
+ROLE = "role"  # TRIAL or REPORT
+EVIDENCE = "evidence"
+ATTACK_MARK = "attack_mark"
+REASON = "reason"
+TRIAL, REPORT = "trial", "report"
+
+# Values of the marks.
+EXPLORATORY = "exploratory"  # one seed: no claim
+UNAUDITED = "unaudited"
+NO_THREAT_MODEL = "no threat model"  # path budgets
+
+# Artifacts of a trial's run, and of the run tagged REPORT.
+CELLS_FILE = "cells.json"
+OUTCOMES_FILE = "outcomes.parquet"
+PLAN_FILE = "plan.json"
+STUDY_FILE = "study.yaml"
+REPORT_FOLDER = "report"
+
+TEST, VALIDATION = "test", "validation"
+
+
+def number(value: float) -> str:
+    """The shortest text of a number to 12 significant digits: 1.0 -> `1`, 0.02 -> `0.02`."""
+    return f"{value:.12g}"
+
+
+def cell_name(
+    *,
+    split: str,
+    attack: str,
+    budget: str,
+    targeted: bool,
+    surface: str,
+    eps: float,
+    steps: int,
+    extra: Mapping[str, object],
+) -> str:
+    """The metric name of a cell, unique within a study.
+
+    `cell/{split}/{attack}-{budget}-{un|tar}-{surface}-eps{e}-n{N}[-key:value …]`, `extra`
+    holding the parameters that are not at their default. MLflow refuses `=` and `(`.
+    """
+    parts = [
+        attack,
+        budget,
+        "tar" if targeted else "un",
+        surface,
+        f"eps{number(eps)}",
+        f"n{steps}",
+        *(f"{key}:{_text(value)}" for key, value in sorted(extra.items())),
+    ]
+    return f"{CELL}{split}/" + "-".join(parts)
+
+
+def clean_name(split: str) -> str:
+    """The metric name of the cell without an attack."""
+    return f"{CELL}{split}/clean"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float) and not isinstance(value, bool):
+        return number(value)
+    return str(value)

@@ -1,0 +1,1 @@
+"""Regimes, how a batch becomes a loss: one file each beside `base`."""

@@ -1,0 +1,156 @@
+"""Results by content id, on any fsspec address.
+
+An entry is a folder: its objects first, then `manifest.json` with their checksums. No
+manifest, no entry, so a crash at any moment leaves either the old entry or the new one.
+Kinds: `models/<id>`, `outcomes/<model_id>/<cell_id>`, `progress/<id>`, `trials/<id>`,
+`studies/<name>`; what was damaged is set aside under `damaged/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import posixpath
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from trainables.errors import DamagedEntry
+
+MANIFEST = "manifest.json"
+
+
+class Store:
+    """A content-addressed folder of entries.
+
+    Args:
+        url: any fsspec address; a plain path is made absolute, because workers do not
+            share the driver's working folder.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url if "://" in url else os.path.abspath(url)
+        self.fs, self.root = fsspec.core.url_to_fs(self.url)
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    def has(self, entry: str) -> bool:
+        """Whether the entry is complete."""
+        return bool(self.fs.exists(self._path(entry, MANIFEST)))
+
+    def entries(self, folder: str) -> set[str]:
+        """The names of all complete entries directly under a folder."""
+        depth = self._path(folder).count("/") + 2
+        found = self.fs.glob(self._path(folder, "*", MANIFEST))
+        return {path.split("/")[-2] for path in found if path.count("/") == depth}
+
+    def write(self, entry: str, objects: Mapping[str, bytes]) -> None:
+        """Makes or replaces an entry; readers see the old one until the new one is whole."""
+        described: dict[str, dict[str, Any]] = {}
+        for name, data in objects.items():
+            digest = hashlib.sha256(data).hexdigest()
+            stem, suffix = posixpath.splitext(name)
+            file = f"{stem}.{digest[:8]}{suffix}"  # a new content never overwrites an old one
+            self._put(self._path(entry, file), data)
+            described[name] = {"file": file, "sha256": digest, "bytes": len(data)}
+        manifest = json.dumps({"objects": described}, indent=1, sort_keys=True)
+        self._put(self._path(entry, MANIFEST), manifest.encode())
+        self._drop_others(entry, {MANIFEST, *(item["file"] for item in described.values())})
+
+    def read(self, entry: str) -> dict[str, bytes]:
+        """All objects of an entry, each checked against its checksum.
+
+        Raises:
+            FileNotFoundError: there is no such entry.
+            DamagedEntry: the bytes are not those promised; the entry is set aside, so that
+                the next run makes it anew.
+        """
+        text = self.fs.cat_file(self._path(entry, MANIFEST))
+        try:
+            described = json.loads(text)["objects"]
+            return {name: self._checked(entry, item) for name, item in described.items()}
+        except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+            aside = self._set_aside(entry)
+            raise DamagedEntry(
+                f"store entry {entry} is damaged ({error}); set aside as {aside}, "
+                "run the study again to make it anew"
+            ) from error
+
+    def read_json(self, entry: str, name: str) -> Any:
+        """One JSON object of an entry, or None where there is no such entry."""
+        try:
+            return json.loads(self.read(entry)[name])
+        except FileNotFoundError:
+            return None
+
+    def remove(self, entry: str) -> None:
+        """Deletes an entry, its manifest first."""
+        for path in (self._path(entry, MANIFEST), self._path(entry)):
+            if self.fs.exists(path):
+                self.fs.rm(path, recursive=True)
+
+    def put(self, path: str, data: bytes) -> None:
+        """Writes one plain file (a lock, a search's state), replacing it at once."""
+        self._put(self._path(path), data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Writes one plain file unless it is there; whether it did."""
+        target = self._path(path)
+        self.fs.makedirs(posixpath.dirname(target), exist_ok=True)
+        try:
+            with self.fs.open(target, "xb") as file:
+                file.write(data)
+        except FileExistsError:
+            return False
+        return True
+
+    def get(self, path: str) -> bytes:
+        """Reads one plain file.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        data: bytes = self.fs.cat_file(self._path(path))
+        return data
+
+    def delete(self, path: str) -> None:
+        """Deletes one plain file if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(self._path(path))
+
+    def _checked(self, entry: str, item: Mapping[str, Any]) -> bytes:
+        data: bytes = self.fs.cat_file(self._path(entry, item["file"]))
+        found = hashlib.sha256(data).hexdigest()
+        if found != item["sha256"]:
+            raise ValueError(f"{item['file']}: expected SHA-256 {item['sha256']}, found {found}")
+        return data
+
+    def _set_aside(self, entry: str) -> str:
+        aside = f"damaged/{entry}-{uuid.uuid4().hex[:8]}"
+        self.fs.makedirs(posixpath.dirname(self._path(aside)), exist_ok=True)
+        self.fs.mv(self._path(entry), self._path(aside), recursive=True)
+        return aside
+
+    def _put(self, path: str, data: bytes) -> None:
+        """Writes a file at once: by renaming where there is a rename, else by one put."""
+        self.fs.makedirs(posixpath.dirname(path), exist_ok=True)
+        if not isinstance(self.fs, LocalFileSystem):
+            self.fs.pipe_file(path, data)
+            return
+        temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+        self.fs.pipe_file(temporary, data)
+        os.replace(temporary, path)
+
+    def _drop_others(self, entry: str, kept: set[str]) -> None:
+        for path in self.fs.ls(self._path(entry), detail=False):
+            if posixpath.basename(path) not in kept:
+                self.fs.rm_file(path)
+
+    def _path(self, *parts: str) -> str:
+        return posixpath.join(self.root, *parts)

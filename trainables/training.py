@@ -1,0 +1,157 @@
+"""From a model's configuration to its weights, one resumable epoch after another."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from trainables.classifier import Classifier, build_classifier
+from trainables.config import ModelConfig
+from trainables.datasets.base import Splits
+from trainables.errors import NonFiniteLoss
+from trainables.evaluation import accuracy
+from trainables.seeding import generator
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One point of the training curves.
+
+    Attributes:
+        epoch: counted from 1.
+        train_loss, train_accuracy: means over the epoch's batches as they were trained on.
+        validation_accuracy: over the whole validation split, after the epoch.
+        seconds: wall time of the epoch.
+        time: when it ended, seconds since 1970; MLflow's timestamp, kept so that a
+            rebuilt run equals the first.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    validation_accuracy: float
+    seconds: float
+    time: float
+
+
+def new_classifier(config: ModelConfig, device: torch.device) -> Classifier:
+    """The untrained model on `device`, in the layout that convolutions are fastest in."""
+    classifier = build_classifier(
+        dataset=config.dataset,
+        backbone=config.backbone,
+        loss=config.loss,
+        transform=config.transform,
+        seed=config.seed,
+    )
+    return classifier.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+class Trainer:
+    """Trains one model; its state between epochs can be saved and loaded."""
+
+    def __init__(self, config: ModelConfig, splits: Splits, device: torch.device) -> None:
+        self.config = config
+        self.splits = splits
+        self.classifier = new_classifier(config, device)
+        self.optimizer = torch.optim.Adam(self.classifier.parameters(), lr=config.training.lr)
+        self.history: list[Epoch] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs have been trained."""
+        return len(self.history) >= self.config.training.epochs
+
+    def epoch(self) -> Epoch:
+        """Trains one epoch.
+
+        Raises:
+            NonFiniteLoss: says at which epoch and step, and what the loss was.
+        """
+        started, number = time.perf_counter(), len(self.history) + 1
+        losses, correct = self._descend(number)
+        wrong = (~losses.isfinite()).nonzero()
+        if len(wrong):
+            step = int(wrong[0])
+            raise NonFiniteLoss(
+                f"non-finite loss {float(losses[step])} at epoch {number}, step {step + 1}"
+            )
+        record = Epoch(
+            epoch=number,
+            train_loss=float(losses.mean()),
+            train_accuracy=correct / len(self.splits.train),
+            validation_accuracy=accuracy(self.classifier, self.splits.validation),
+            seconds=time.perf_counter() - started,
+            time=time.time(),
+        )
+        self.history.append(record)
+        return record
+
+    def _descend(self, number: int) -> tuple[Tensor, int]:
+        """One pass over the training images: each step's mean loss, and images got right."""
+        self.classifier.train()
+        train, training = self.splits.train, self.config.training
+        order = torch.randperm(
+            len(train), generator=generator(self.config.seed, "batches", number)
+        ).to(train.labels.device)
+        losses, correct = [], torch.zeros((), dtype=torch.long, device=order.device)
+        for batch in order.split(training.batch_size):
+            images, labels = train.images[batch], train.labels[batch]
+            each, logits = self.config.regime.losses(self.classifier, images, labels)
+            loss = each.mean()
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            losses.append(loss.detach())
+            correct += (logits.detach().argmax(dim=1) == labels).sum()
+        return torch.stack(losses).cpu(), int(correct)
+
+    def save(self) -> dict[str, bytes]:
+        """Weights, optimiser and history, as objects of a store entry."""
+        optimizer = self.optimizer.state_dict()
+        slots = {
+            f"{index}.{key}": value
+            for index, state in optimizer["state"].items()
+            for key, value in state.items()
+        }
+        return {
+            "weights.safetensors": weights_of(self.classifier),
+            "optimizer.safetensors": safetensors.torch.save(_packed(slots)),
+            "progress.json": json.dumps(
+                {
+                    "history": [asdict(epoch) for epoch in self.history],
+                    "groups": optimizer["param_groups"],
+                }
+            ).encode(),
+        }
+
+    def load(self, objects: dict[str, bytes]) -> None:
+        """Goes on from what `save` returned."""
+        progress = json.loads(objects["progress.json"])
+        load_weights(self.classifier, objects["weights.safetensors"])
+        state: dict[int, dict[str, Any]] = {}
+        for name, value in safetensors.torch.load(objects["optimizer.safetensors"]).items():
+            index, key = name.split(".", 1)
+            state.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({"state": state, "param_groups": progress["groups"]})
+        self.history = [Epoch(**epoch) for epoch in progress["history"]]
+
+
+def weights_of(classifier: Classifier) -> bytes:
+    """All parameters and buffers in the safetensors format."""
+    return safetensors.torch.save(_packed(classifier.state_dict()))
+
+
+def load_weights(classifier: Classifier, data: bytes) -> None:
+    """Reverses `weights_of`."""
+    classifier.load_state_dict(safetensors.torch.load(data))
+
+
+def _packed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU and contiguous, which the format asks for."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -1,0 +1,1 @@
+"""Transforms, what stands before the network: one file each beside `base`."""

@@ -1,0 +1,192 @@
+"""One model's life as resumable steps: train it, then measure every cell. Free of Ray."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from trainables.config import Cell, TrialConfig
+from trainables.datasets.base import Splits, load_splits
+from trainables.errors import DamagedEntry
+from trainables.evaluation import dump_outcome, measure
+from trainables.store import Store
+from trainables.training import Epoch, Trainer, load_weights, new_classifier, weights_of
+
+SLICE_SECONDS = 5.0  # work between two reports: a driver that hears more often is the bottleneck
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a step tells the driver; plain data, so that it travels through Ray.
+
+    Attributes:
+        trial_id: whose step it was.
+        done: nothing is left to do, or it failed.
+        failed: the reason, None unless it failed.
+        warning: something that was mended on the way.
+        epochs: curve points that this step added.
+        epoch: epochs trained so far.
+        cells: cells measured so far.
+    """
+
+    trial_id: str
+    done: bool
+    failed: str | None = None
+    warning: str | None = None
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    epoch: int = 0
+    cells: int = 0
+
+
+class Trial:
+    """A model's life; every finished piece of it is in the store and is never repeated."""
+
+    def __init__(self, config: TrialConfig, store: Store, device: torch.device) -> None:
+        self.config = config
+        self.store = store
+        self.device = device
+        self.id = config.model.id
+        self.record: dict[str, Any] = {"history": [], "cell_seconds": {}, "failures": []}
+        self._trainer: Trainer | None = None
+        self._classifier: Any = None
+        self._missing: list[Cell] | None = None
+
+    def advance(self, seconds: float = SLICE_SECONDS) -> Report:
+        """One step, with whatever goes wrong caught, recorded and reported."""
+        try:
+            return self._step(seconds)
+        except DamagedEntry as error:  # it is set aside by now: make it anew
+            self._trainer = self._classifier = self._missing = None
+            return Report(trial_id=self.id, done=False, warning=str(error))
+        except Exception as error:
+            return self._fail(error)
+
+    def _step(self, seconds: float) -> Report:
+        """Works for about `seconds`, ending at an epoch's or a cell's end."""
+        if self._missing is None:
+            self._open()
+        epochs: list[Epoch] = []
+        if self._trainer is not None:
+            self._until(seconds, lambda: epochs.append(self._train_epoch()), self._trained)
+            if self._trained():
+                self._keep_model()
+        else:
+            self._until(seconds, self._measure_next, lambda: not self._missing)
+        self._write_record()
+        missing = self._missing or []
+        return Report(
+            trial_id=self.id,
+            done=self._trainer is None and not missing,
+            epochs=[asdict(epoch) for epoch in epochs],
+            epoch=len(self.record["history"]),
+            cells=len(self.config.cells) - len(missing),
+        )
+
+    def _open(self) -> None:
+        """Finds in the store what has been done already."""
+        self.record = self.store.read_json(f"trials/{self.id}", "record.json") or self.record
+        if not self.store.has(f"models/{self.id}"):
+            self._trainer = Trainer(self.config.model, self._splits(), self.device)
+            if self.store.has(f"progress/{self.id}"):
+                self._trainer.load(self.store.read(f"progress/{self.id}"))
+        measured = self.store.entries(f"outcomes/{self.id}")
+        self._missing = [cell for cell in self.config.cells if cell.id(self.id) not in measured]
+
+    @staticmethod
+    def _until(seconds: float, work: Callable[[], None], finished: Callable[[], bool]) -> None:
+        started = time.perf_counter()
+        while not finished():
+            work()
+            if time.perf_counter() - started >= seconds:
+                return
+
+    def _trained(self) -> bool:
+        return self._trainer is not None and self._trainer.done
+
+    def _train_epoch(self) -> Epoch:
+        assert self._trainer is not None
+        epoch = self._trainer.epoch()
+        self.store.write(f"progress/{self.id}", self._trainer.save())
+        return epoch
+
+    def _keep_model(self) -> None:
+        """The record, then the model, then no more progress: a crash loses none of them."""
+        assert self._trainer is not None
+        self._write_record()
+        self.store.write(
+            f"models/{self.id}",
+            {
+                "weights.safetensors": weights_of(self._trainer.classifier),
+                "config.json": json.dumps(self.config.model.spec(), indent=1).encode(),
+                "execution.json": json.dumps(execution_record(self.device), indent=1).encode(),
+            },
+        )
+        self.store.remove(f"progress/{self.id}")
+        self._classifier, self._trainer = self._trainer.classifier, None
+
+    def _measure_next(self) -> None:
+        assert self._missing
+        cell = self._missing[0]
+        started = time.perf_counter()
+        if self._classifier is None:
+            self._classifier = new_classifier(self.config.model, self.device)
+            weights = self.store.read(f"models/{self.id}")["weights.safetensors"]
+            load_weights(self._classifier, weights)
+        splits = self._splits()
+        outcome = measure(self._classifier, cell, splits)
+        split = splits.test if cell.split == "test" else splits.validation
+        cell_id = cell.id(self.id)
+        self.store.write(
+            f"outcomes/{self.id}/{cell_id}",
+            {
+                **dump_outcome(outcome, split.first(cell.n).labels),
+                "cell.json": json.dumps(cell.spec(), indent=1).encode(),
+                "execution.json": json.dumps(execution_record(self.device), indent=1).encode(),
+            },
+        )
+        self.record["cell_seconds"][cell_id] = round(time.perf_counter() - started, 3)
+        self._missing.pop(0)
+
+    def _splits(self) -> Splits:
+        return load_splits(self.config.model.dataset, self.device)
+
+    def _fail(self, error: Exception) -> Report:
+        """Keeps the reason and the traceback; the study goes on without this trial."""
+        reason = f"{type(error).__name__}: {error}"
+        self.record["failures"].append(
+            {"reason": reason, "traceback": traceback.format_exc(), "time": time.time()}
+        )
+        self._write_record()
+        return Report(trial_id=self.id, done=True, failed=reason)
+
+    def _write_record(self) -> None:
+        if self._trainer is not None:
+            self.record["history"] = [asdict(epoch) for epoch in self._trainer.history]
+        self.record["execution"] = execution_record(self.device)
+        self.record["time"] = time.time()
+        data = json.dumps(self.record, indent=1).encode()
+        self.store.write(f"trials/{self.id}", {"record.json": data})
+
+
+def execution_record(device: torch.device) -> dict[str, Any]:
+    """What a result may depend on beside its configuration."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "device": f"{device.type} {name}",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "host": platform.node(),
+    }
+
+
+def best_device() -> torch.device:
+    """A GPU where this process may use one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
