@@ -1,0 +1,1 @@
+"""Many trials: study files, planning, Ray, tracking, and the command line."""

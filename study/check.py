@@ -1,0 +1,211 @@
+"""All mistakes of a study file at once, before anything is started."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from study.files import StudyFile
+from study.settle import explain, settle, settle_attack, settle_training
+from study.spec import Choose, Compare, Evaluate, Method, Part, Resources, Study
+from trainables.attacks.base import Attack
+from trainables.datasets.base import Dataset
+from trainables.errors import InvalidStudy, Mistake, nearest
+
+
+def check(file: StudyFile) -> Study:
+    """The study of a file.
+
+    Everything but the outline is looked at as plain data, so that a mistake in one place
+    hides none in another.
+
+    Raises:
+        InvalidStudy: all mistakes of the file, each with its key, what was expected, what
+            was found and the nearest valid name.
+    """
+    data = _choose_methods(file.data)
+    study, mistakes = _outline(file, data)
+    mistakes += _component_mistakes(data)
+    mistakes += _size_mistakes(data)
+    mistakes += _reference_mistakes(data)
+    mistakes += _headline_mistakes(data)
+    if mistakes or study is None:
+        raise InvalidStudy(file.source, list(dict.fromkeys(mistakes)))
+    return study
+
+
+def _outline(file: StudyFile, data: dict[str, Any]) -> tuple[Study | None, list[Mistake]]:
+    """The file's keys and plain values."""
+    try:
+        study = Study.model_validate(data)
+        return (study, []) if file.name else (None, [])
+    except InvalidStudy as error:  # the name
+        return None, list(error.mistakes)
+    except ValidationError as error:
+        return None, [explain(item, _keys_at(item["loc"])) for item in error.errors()]
+
+
+_PARTS: dict[str, type[Part]] = {
+    "": Study,
+    "evaluate": Evaluate,
+    "compare": Compare,
+    "choose": Choose,
+    "resources": Resources,
+    "methods": Method,
+}
+
+
+def _keys_at(loc: tuple[int | str, ...]) -> Iterable[str]:
+    """The keys that may stand where an error was found."""
+    part = _PARTS[str(loc[0]) if len(loc) > 1 and str(loc[0]) in _PARTS else ""]
+    return [field.alias or name for name, field in part.model_fields.items()]
+
+
+def _choose_methods(data: dict[str, Any]) -> dict[str, Any]:
+    """`choose: {methods: …}` is the same as `choose: {method: …}`."""
+    choose = data.get("choose")
+    if isinstance(choose, dict) and "methods" in choose and "method" not in choose:
+        choose = {("method" if key == "methods" else key): item for key, item in choose.items()}
+        return {**data, "choose": choose}
+    return data
+
+
+def _component_mistakes(data: Mapping[str, Any]) -> list[Mistake]:
+    """Unknown components, and parameters that are unknown or out of range."""
+    mistakes: list[Mistake] = []
+
+    def look(kind: str, holder: Mapping[str, Any], key: str, where: str) -> None:
+        if holder.get(key) is not None:
+            settle(kind, holder[key], key, where, mistakes)
+
+    look("dataset", data, "data", "data")
+    look("backbone", data, "backbone", "backbone")
+    if isinstance(data.get("training"), dict):
+        settle_training(data["training"], "training", mistakes)
+    for name, method in _mappings(data.get("methods")):
+        where = f"methods.{name}"
+        for kind, key in _METHOD_PARTS.items():
+            look(kind, method, key, f"{where}.{key}")
+        if isinstance(method.get("training"), dict):
+            settle_training(method["training"], f"{where}.training", mistakes)
+    for label, attack in _mapping(data.get("attacks")).items():
+        if attack is None or isinstance(attack, dict):
+            settle_attack(label, attack, mistakes)
+    return mistakes
+
+
+_METHOD_PARTS = {
+    "loss": "loss",
+    "regime": "regime",
+    "transform": "transform",
+    "dataset": "data",
+    "backbone": "backbone",
+}
+
+
+def _mapping(node: Any) -> dict[str, Any]:
+    return node if isinstance(node, dict) else {}
+
+
+def _mappings(node: Any) -> Iterable[tuple[str, dict[str, Any]]]:
+    return [(name, item) for name, item in _mapping(node).items() if isinstance(item, dict)]
+
+
+def _size_mistakes(data: Mapping[str, Any]) -> Iterator[Mistake]:
+    """More images asked for than a data set has."""
+    holders = [data, *(method for _, method in _mappings(data.get("methods")))]
+    nodes = [holder["data"] for holder in holders if holder.get("data") is not None]
+    datasets = [cast(Dataset, point.value) for node in nodes for point in _quietly(node)]
+    for split, n in _mapping(data.get("evaluate")).items():
+        for dataset in datasets:
+            size = dataset.sizes.get(split)
+            if size is not None and type(n) is int and n > size:
+                what = f"expected at most {size}, all {split} images of {dataset.name}, found {n}"
+                yield Mistake(f"evaluate.{split}", what)
+
+
+def _quietly(node: Any) -> Iterable[Any]:
+    """The data sets of a node; what is wrong with it is told elsewhere."""
+    return settle("dataset", node, "data", "data", [])
+
+
+def _reference_mistakes(data: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Names that refer to methods and attacks of the file which are not there."""
+    for where, name, kind, key in _references(data):
+        known = list(_mapping(data.get(key)))
+        if name not in known:
+            hint = f"{nearest(name, known)} (there are: {', '.join(known)})"
+            yield Mistake(where, f"no {kind} {name!r} in this file{hint}")
+
+
+def _references(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """(where, name, kind, key that defines it) of every name that must be defined."""
+    compare, choose = _mapping(data.get("compare")), _mapping(data.get("choose"))
+    if isinstance(compare.get("baseline"), str):
+        yield "compare.baseline", compare["baseline"], "method", "methods"
+    for name, controls in _mapping(compare.get("controls")).items():
+        for control in [name, *(controls if isinstance(controls, list) else [])]:
+            yield f"compare.controls.{name}", str(control), "method", "methods"
+    chosen = choose.get("method", [])
+    for name in chosen if isinstance(chosen, list) else [chosen]:
+        yield "choose.method", str(name), "method", "methods"
+    headline = _mapping(data.get("headline"))
+    if "attack" in headline:
+        yield "headline.attack", str(headline["attack"]), "attack", "attacks"
+
+
+def _headline_mistakes(data: Mapping[str, Any]) -> Iterator[Mistake]:
+    """A headline that names no attack, no setting of it, or several."""
+    headline, attacks = _mapping(data.get("headline")), _mapping(data.get("attacks"))
+    label = str(headline.get("attack", ""))
+    if "headline" in data and not label:
+        yield Mistake("headline.attack", "missing: which attack leads the results")
+    node, wrong = attacks.get(label), list[Mistake]()
+    if label not in attacks or not (node is None or isinstance(node, dict)):
+        return
+    settled = [cast(Attack, point.value) for point in settle_attack(label, node, wrong)]
+    if wrong:
+        return
+    settings = {_less_surface(attack) for attack in headline_attacks(headline, settled)}
+    if len(settings) != 1:
+        wanted = {key: value for key, value in headline.items() if key != "attack"}
+        what = f"expected keys that name one setting of {label!r}, found {len(settings)} settings"
+        yield Mistake("headline", f"{what} for {wanted!r}")
+
+
+def headline_attacks(headline: Mapping[str, Any], attacks: Iterable[Attack]) -> list[Attack]:
+    """The raw surfaces of the setting that the headline names; all surfaces without a raw one.
+
+    Args:
+        headline: `{attack: label, parameter: value …}`.
+        attacks: all settings under that label.
+    """
+    wanted = {key: value for key, value in headline.items() if key != "attack"}
+    found = [attack for attack in attacks if _matches(attack, wanted)]
+    raw = [attack for attack in found if _surface(attack).endswith("raw")]
+    return raw or found
+
+
+def _matches(attack: Attack, wanted: Mapping[str, Any]) -> bool:
+    parameters = attack.parameters()
+    return all(
+        key in parameters and _settled(parameters[key]) == _settled(value)
+        for key, value in wanted.items()
+    )
+
+
+def _settled(value: Any) -> Any:
+    """A nested component by its name alone where it has no parameters."""
+    return value["name"] if isinstance(value, dict) and set(value) == {"name"} else value
+
+
+def _less_surface(attack: Attack) -> str:
+    return json.dumps({**attack.parameters(), "surface": None}, sort_keys=True)
+
+
+def _surface(attack: Attack) -> str:
+    columns = attack.columns()
+    return columns.surface if columns else ""

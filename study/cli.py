@@ -1,0 +1,167 @@
+"""The command `study`: a thin layer that imports what a command needs when it runs."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from study.files import presets, read_study
+from trainables.errors import NothingTracked, StudyError
+
+RESULTS = Path("results")
+
+# Neither Ray nor MLflow reports home unless the user has said so.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Does this loss really help, and for which hyper-parameters? Plan, run, report.",
+)
+
+Source = Annotated[str, typer.Argument(metavar="FILE|PRESET", help="A study file, or a preset.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. training.epochs=3."),
+]
+Storage = Annotated[
+    str,
+    typer.Option(envvar="STUDY_STORAGE", help="Where results are kept: a folder or fsspec URL."),
+]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        envvar=["STUDY_TRACKING_URI", "MLFLOW_TRACKING_URI"],
+        help="MLflow's tracking URI.  [default: sqlite in results/]",
+    ),
+]
+
+DEFAULT_STORAGE = str(RESULTS / "store")
+
+
+def main() -> None:
+    """Runs the command; a user's mistake is one message and exit status 2."""
+    try:
+        app()
+    except StudyError as error:
+        Console(stderr=True).print(f"[red]study:[/red] {escape(str(error))}", soft_wrap=True)
+        sys.exit(error.exit_status)
+
+
+@app.command("list")
+def list_presets() -> None:
+    """Shows the presets and the question that each asks."""
+    table = Table("preset", "question", box=None)
+    for name in presets():
+        table.add_row(name, read_study(name).data.get("question", ""))
+    Console().print(table)
+
+
+@app.command()
+def plan(source: Source, overrides: Overrides = None, storage: Storage = DEFAULT_STORAGE) -> None:
+    """Shows what a study would train and attack, and how much of it is there already."""
+    from study.driver import is_complete
+    from study.plan import make_plan
+    from trainables.store import Store
+
+    planned, store = make_plan(read_study(source, overrides or ())), Store(storage)
+    table = Table("method", "models", "trained", "seeds", "attacked", box=None)
+    for name in planned.study.methods:
+        trials = [trial for trial in planned.trials if trial.methods[0] == name]
+        trained = sum(store.has(f"models/{trial.id}") for trial in trials)
+        attacked = sum(is_complete(trial, store) for trial in trials)
+        seeds = len({trial.model.seed for trial in trials})
+        table.add_row(name, *map(str, (len(trials), trained, seeds, attacked)))
+    cells = sum(len(trial.job().cells) for trial in planned.trials)
+    console = Console()
+    models = len(planned.trials)
+    console.print(f"{planned.name}: {models} models to train, {cells} cells to measure")
+    console.print(table)
+
+
+@app.command()
+def run(
+    source: Source,
+    overrides: Overrides = None,
+    storage: Storage = DEFAULT_STORAGE,
+    tracking_uri: TrackingUri = None,
+    local: Annotated[bool, typer.Option(help="In this process, without Ray.")] = False,
+) -> None:
+    """Trains and attacks everything that is missing, and tracks it in MLflow."""
+    from study.driver import run_study
+    from study.plan import make_plan
+    from study.progress import Display
+    from trainables.store import Store
+
+    planned = make_plan(read_study(source, overrides or ()))
+    console = Console()
+    result = run_study(
+        planned,
+        store=Store(storage),
+        tracking_uri=_tracking(tracking_uri),
+        artifacts=RESULTS / "artifacts",
+        command=_command(),
+        local=local,
+        display=Display(console, len(planned.trials)),
+    )
+    done = result.planned - len(result.failed)
+    console.print(f"{planned.name}: {done} of {result.planned} trials have all their results")
+    for trial_id, reason in result.failed.items():
+        console.print(f"  failed: {planned.by_id[trial_id].name}: {escape(reason)}")
+    if result.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    source: Source,
+    tracking_uri: TrackingUri = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write to.  [default: results/reports/STUDY]")
+    ] = None,
+) -> None:
+    """Draws the figures and tables of what was tracked, and one page with all of it."""
+    from analysis.report import write_report
+
+    name = read_study(source).name
+    folder = output or RESULTS / "reports" / name
+    written = write_report(_tracking(tracking_uri), name, folder, _command())
+    print(written.table)
+    print(f"\nreport: {written.page}")
+    print("MLflow: study ui")
+
+
+@app.command()
+def ui(
+    tracking_uri: TrackingUri = None,
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
+) -> None:
+    """Opens MLflow's web page on the tracked runs (on this machine alone)."""
+    uri = _tracking(tracking_uri)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        raise NothingTracked(f"no runs are tracked at {uri} yet: `study run quickstart` makes some")
+    print(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+    serve = ["-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
+    raise typer.Exit(subprocess.call([sys.executable, *serve, "--port", str(port)]))
+
+
+def _tracking(uri: str | None) -> str:
+    """The tracking URI; by default a database in the results' folder, which is made."""
+    if uri is not None:
+        return uri
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{(RESULTS / 'mlflow.db').absolute()}"
+
+
+def _command() -> str:
+    return shlex.join(["study", *sys.argv[1:]])

@@ -1,0 +1,138 @@
+"""The trials on Ray Tune: a grid that we enumerated, reused actors, no state of Tune's kept.
+
+Tune schedules, the store remembers: a restarted trial finds its progress there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+
+from study.listener import Listener
+from study.plan import PlannedTrial
+from study.spec import Resources
+from trainables.store import Store
+from trainables.trainable import StudyTrainable
+from trainables.trial import Report
+
+DEATHS = 3  # of one trial's worker, before the trial counts as failed
+
+_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # files nobody reads
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # today's warning, tomorrow's default
+    "OMP_WAIT_POLICY": "passive",  # spinning threads starve the neighbour
+}
+
+
+def run_on_ray(
+    trials: Sequence[PlannedTrial], store: Store, resources: Resources, listener: Listener
+) -> None:
+    """Runs trials until each has reported its end or its worker died too often.
+
+    A Ray that runs already is used where `RAY_ADDRESS` names it, else one is started here
+    and ended after.
+    """
+    with _session(), tempfile.TemporaryDirectory(prefix="study-tune-") as folder:
+        share = {"cpu": resources.cpu, "gpu": _gpu_share(resources)}
+        tuner = tune.Tuner(
+            tune.with_resources(StudyTrainable, share),
+            param_space={"job": tune.grid_search([_job(t, store, resources) for t in trials])},
+            tune_config=tune.TuneConfig(
+                reuse_actors=True, trial_name_creator=_name, trial_dirname_creator=_name
+            ),
+            run_config=tune.RunConfig(
+                storage_path=folder,
+                verbose=0,
+                callbacks=[_Callback(listener)],
+                failure_config=tune.FailureConfig(max_failures=DEATHS - 1),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        )
+        tuner.fit()
+
+
+class _Callback(tune.Callback):
+    """Hands on what Tune hears."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks to restore them, which we never do."""
+        return {}
+
+    def on_trial_start(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        self.listener.started(_id(trial))
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[TuneTrial],
+        trial: TuneTrial,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        self.listener.reported(Report(**result["report"]))
+
+    def on_trial_error(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        self.listener.lost(_id(trial), f"its worker died {DEATHS} times")
+
+
+def _job(trial: PlannedTrial, store: Store, resources: Resources) -> dict[str, Any]:
+    return {
+        "trial_id": trial.id,
+        "trial": trial.job().dump(),
+        "storage": store.url,
+        "threads": resources.cpu,
+    }
+
+
+def _id(trial: TuneTrial) -> str:
+    return str(trial.config["job"]["trial_id"])
+
+
+def _name(trial: TuneTrial) -> str:
+    return _id(trial)
+
+
+def _gpu_share(resources: Resources) -> float:
+    return resources.gpu if ray.cluster_resources().get("GPU", 0) else 0
+
+
+@contextlib.contextmanager
+def _session() -> Iterator[None]:
+    """A Ray to run on, entered from an empty folder.
+
+    Ray puts the driver's working folder on the workers' `sys.path`, where a user's own
+    `analysis/` would shadow ours.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with tempfile.TemporaryDirectory(prefix="study-cwd-") as folder:
+        before = os.getcwd()
+        os.chdir(folder)
+        try:
+            options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+            if "RAY_ADDRESS" not in os.environ:
+                options |= {"include_dashboard": False}
+            ray.init(**options)
+            logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told by us
+            yield
+        finally:
+            ray.shutdown()
+            os.chdir(before)

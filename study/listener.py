@@ -1,0 +1,20 @@
+"""What the driver does with what it hears, whoever runs the trials."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from trainables.trial import Report
+
+
+class Listener(Protocol):
+    """Hears of every trial's start, of each of its steps, and of a worker's death."""
+
+    def started(self, trial_id: str) -> None:
+        """A worker has taken the trial up."""
+
+    def reported(self, report: Report) -> None:
+        """A step has ended; `report.done` on the last one."""
+
+    def lost(self, trial_id: str, reason: str) -> None:
+        """The trial's worker died too often."""

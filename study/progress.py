@@ -1,0 +1,113 @@
+"""What a run shows of itself: a live display in a terminal, log lines anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from study.plan import PlannedTrial
+from study.tracking import Summary
+from trainables.trial import Report
+
+RECENT = 5  # finished trials that the live display keeps in sight
+
+
+class Display:
+    """Counts trials done, running, failed and left, and says when it will be over."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.console = console
+        self.total = total
+        self.done: set[str] = set()
+        self.failures = 0
+        self.running: dict[str, tuple[PlannedTrial, float, str]] = {}
+        self.recent: list[Text] = []
+        self._began: float | None = None
+        self._work = 0.0  # trials that this run has to do
+        self._finished_here = 0
+        self._live: Live | None = None
+
+    def start(self, left: Sequence[PlannedTrial]) -> None:
+        """Says what there is to do."""
+        self._work += len(left) - len(self.running)
+        cached = self.total - len(left)
+        self.say(f"{len(left)} of {self.total} trials to run, {cached} done already")
+        if self.console.is_terminal and self._live is None:
+            self._live = Live(get_renderable=self._render, console=self.console)
+            self._live.start()
+
+    def stop(self) -> None:
+        """Ends the live display."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def say(self, line: str) -> None:
+        """One line, above the live display if there is one."""
+        self.console.print(Text(line), soft_wrap=True)
+
+    def started(self, trial: PlannedTrial) -> None:
+        """A worker has taken a trial up."""
+        if self._began is None:
+            self._began = time.monotonic()
+        self.running[trial.id] = (trial, 0.0, "starting")
+
+    def reported(self, report: Report) -> None:
+        """A step of a trial has ended."""
+        trial, *_ = self.running[report.trial_id]
+        epochs, cells = trial.model.training.epochs, len(trial.job().cells)
+        share = (report.epoch / epochs + report.cells / cells) / 2
+        state = f"epoch {report.epoch}/{epochs}, cell {report.cells}/{cells}"
+        if report.epochs:
+            state += f", validation {100 * report.epochs[-1]['validation_accuracy']:.1f} %"
+        self.running[trial.id] = (trial, share, state)
+
+    def finished(self, trial: PlannedTrial, summary: Summary) -> None:
+        """A trial's results are in."""
+        accuracies = f"clean {100 * summary.clean:.1f} %, robust {100 * summary.robust:.1f} %"
+        self._ended(trial)
+        self._tell(Text(f"{trial.name}: {accuracies}"))
+
+    def failed(self, trial: PlannedTrial, reason: str) -> None:
+        """A trial has failed; the study goes on."""
+        self.failures += 1
+        self._ended(trial)
+        self._tell(Text(f"{trial.name}: FAILED, {reason}", style="red"))
+
+    def _ended(self, trial: PlannedTrial) -> None:
+        self.done.add(trial.id)
+        if self.running.pop(trial.id, None) is not None:
+            self._finished_here += 1
+
+    def _tell(self, line: Text) -> None:
+        if self._live is not None:
+            self.recent = [*self.recent, line][-RECENT:]
+        else:
+            count = f"[{len(self.done)}/{self.total}] "
+            self.console.print(Text(count).append_text(line).append(self._eta()), soft_wrap=True)
+
+    def _eta(self) -> str:
+        share = self._finished_here + sum(share for _, share, _ in self.running.values())
+        if self._began is None or share < 0.5:
+            return ""
+        left = (time.monotonic() - self._began) * max(self._work - share, 0) / share
+        return f", {left // 60:.0f}:{left % 60:02.0f} left"
+
+    def _render(self) -> RenderableType:
+        left = self.total - len(self.done) - len(self.running)
+        counts = f"{len(self.done)} done, {len(self.running)} running, {self.failures} failed"
+        table = Table.grid(padding=(0, 2))
+        for trial, share, state in self.running.values():
+            table.add_row(Text(trial.name), ProgressBar(1.0, share, width=20), Text(state))
+        return Group(
+            *self.recent,
+            Text(f"{counts}, {left} waiting{self._eta()}", style="bold"),
+            ProgressBar(self.total, len(self.done), width=60),
+            table,
+        )

@@ -1,0 +1,90 @@
+"""Nodes of a study file as components: every value of every axis, with what is wrong told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import ValidationError
+
+from study.axes import Point, expand
+from trainables import registry
+from trainables.config import Training
+from trainables.errors import Mistake, UnknownName, nearest
+from trainables.registry import Component
+
+
+def settle(kind: str, node: Any, key: str, where: str, mistakes: list[Mistake]) -> list[Point]:
+    """Every component that an axis of components names; mistakes are added, not raised.
+
+    Args:
+        kind: the registry to look in.
+        node: a name, `{name: …, parameter: axis …}`, or a list of either.
+        key: dotted key within the trial, such as `loss`.
+        where: dotted key within the file.
+        mistakes: what is wrong is added here.
+    """
+    points = []
+    for point in expand(node, key, where, mistakes):
+        made = _component(kind, point.value, where, mistakes)
+        if made is not None:
+            points.append(Point(made, point.axes))
+    return points
+
+
+def settle_training(node: dict[str, Any], where: str, mistakes: list[Mistake]) -> list[Point]:
+    """Every training configuration that the node's axes span."""
+    points = []
+    for point in expand(node, "training", where, mistakes):
+        try:
+            points.append(Point(Training(**point.value), point.axes))
+        except ValidationError as error:
+            fields = Training.__dataclass_fields__
+            mistakes += [explain(item, fields, where) for item in error.errors()]
+    return points
+
+
+def settle_attack(label: str, node: dict[str, Any] | None, mistakes: list[Mistake]) -> list[Point]:
+    """Every attack under a label; `attack:` names it where the label does not."""
+    parameters = dict(node or {})
+    name = parameters.pop("attack", label)
+    return settle("attack", {"name": name, **parameters}, "", f"attacks.{label}", mistakes)
+
+
+def _component(kind: str, value: Any, where: str, mistakes: list[Mistake]) -> Component | None:
+    if not isinstance(value, str) and not (isinstance(value, dict) and "name" in value):
+        what = f"expected the name of a {kind} or {{name: …, parameter: …}}, found {value!r}"
+        mistakes.append(Mistake(where, what))
+        return None
+    try:
+        return registry.build(kind, value)
+    except UnknownName as error:
+        mistakes.append(Mistake(where, str(error)))
+    except ValidationError as error:
+        name = value if isinstance(value, str) else value["name"]
+        fields = registry.find(kind, name).__dataclass_fields__  # type: ignore[attr-defined]
+        mistakes += [explain(item, fields, where) for item in error.errors()]
+    return None
+
+
+def explain(error: Any, known: Iterable[str], where: str = "") -> Mistake:
+    """One of pydantic's errors in our words."""
+    key = ".".join([*filter(None, [where]), *map(str, error["loc"])])
+    kind, found = error["type"], error["input"]
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        name, names = str(error["loc"][-1]), list(known)
+        what = f"unknown key{nearest(name, names)} (valid: {', '.join(names)})"
+    elif kind.startswith("missing"):
+        what = "missing"
+    elif kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        hint = nearest(found, choices) if isinstance(found, str) else ""
+        what = f"expected {error['ctx']['expected']}, found {found!r}{hint}"
+    elif kind == "value_error":
+        what = str(error["ctx"]["error"])
+    else:
+        expected = re.sub("^Input should (be|have) ", "", error["msg"])
+        expected = re.sub("^(greater|less) than", r"a number \1 than", expected)
+        what = f"expected {expected}, found {found!r}"
+    return Mistake(key, what)

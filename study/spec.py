@@ -1,0 +1,100 @@
+"""What a study file may hold."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
+
+
+class Part(BaseModel):
+    """A mapping of a study file: unknown keys are mistakes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Evaluate(Part):
+    """How many images of each split are attacked, from the front of its fixed order."""
+
+    validation: Annotated[int, Field(ge=1, strict=True)] = 200
+    test: Annotated[int, Field(ge=1, strict=True)] = 200
+
+
+def _as_seeds(value: Any) -> Any:
+    """`5` is the seeds 0 to 4."""
+    if isinstance(value, list) and value:
+        return value
+    if type(value) is not int or value < 1:
+        raise ValueError(f"expected a number of seeds >= 1 or a list of seeds, found {value!r}")
+    return list(range(value))
+
+
+Seeds = Annotated[list[Seed], BeforeValidator(_as_seeds)]
+
+
+class Method(Part):
+    """A row of the study: loss x regime x transform; its keys override the study's."""
+
+    loss: Any
+    regime: Any = "standard"
+    transform: Any = "none"
+    data: Any = None
+    backbone: Any = None
+    training: dict[str, Any] = {}
+    seeds: Seeds | None = None
+
+
+class Compare(Part):
+    """Whom methods are compared with.
+
+    Attributes:
+        baseline: the method that figures show as a reference.
+        controls: for a method, the arms that share all of it but its claim.
+    """
+
+    baseline: str | None = None
+    controls: dict[str, list[str]] = {}
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class Choose(Part):
+    """Which methods' hyper-parameters are chosen, on the validation split alone."""
+
+    methods: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1, alias="method")]
+    split: Literal["validation"] = "validation"
+    metric: Literal["headline"] = "headline"
+
+
+class Resources(Part):
+    """What one trial takes; infrastructure, so it reaches no id.
+
+    Attributes:
+        cpu: cores, and threads, of a trial.
+        gpu: share of a GPU where there is one.
+    """
+
+    cpu: Annotated[int, Field(ge=1, strict=True)] = 1
+    gpu: Annotated[float, Field(ge=0)] = 0.25
+
+
+class Study(Part):
+    """A whole study file."""
+
+    study: str
+    question: str | None = None
+    data: Any
+    backbone: Any
+    seeds: Seeds = [0]
+    evaluate: Evaluate = Evaluate()
+    training: dict[str, Any] = {}
+    methods: Annotated[dict[str, Method], Field(min_length=1)]
+    attacks: Annotated[dict[str, dict[str, Any] | None], Field(min_length=1)]
+    headline: dict[str, Any]
+    compare: Compare = Compare()
+    choose: Choose | None = None
+    resources: Resources = Resources()
