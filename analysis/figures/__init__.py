@@ -1,0 +1,1 @@
+"""Figures: what is drawn is computed apart from the drawing."""

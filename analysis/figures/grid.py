@@ -1,0 +1,228 @@
+"""Accuracy over a grid of two swept numbers: the data of the surfaces and heat maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.choice import Arm, Choice, choices, shown_arms
+from analysis.plan import Cell, Group, Plan, Setting, worst_over_raw
+from analysis.runs import Results, with_image_worst
+from analysis.statistics import Estimate, estimate
+from trainables import names
+
+_GOALS = {"un": " untargeted", "tar": " targeted", "": ""}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One accuracy that is shown over the grid.
+
+    Attributes:
+        column: The frame's column.
+        title: Short: the attack.
+        detail: The attack's size, length and surface.
+        worst_of: Metric names of the cells whose per-image worst it is, where no metric of
+            the run holds that.
+    """
+
+    column: str
+    title: str
+    detail: str = ""
+    worst_of: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A method's accuracies over its two swept numbers, and what they are seen against.
+
+    Attributes:
+        group: Data set and backbone.
+        method: The method that was swept.
+        x: The first swept number (a column of `frame`), `y` the second.
+        frame: One row a measure and planned point, see `grid`.
+        measures: What is shown, in order.
+        baseline: The reference's method; empty without one.
+        choice: Validation's choice, if it has made one.
+    """
+
+    group: Group
+    method: str
+    x: str
+    y: str
+    frame: pd.DataFrame
+    measures: tuple[Measure, ...]
+    baseline: str
+    choice: Choice | None
+
+    @property
+    def stem(self) -> str:
+        """What tells its files from those of other grids."""
+        return f"{self.method}-{self.group.backbone}-{self.group.dataset}"
+
+    def values(self, measure: Measure) -> pd.DataFrame:
+        """Accuracy as a matrix, rows `y`, columns `x`, both rising; NaN where missing."""
+        rows = self.frame[self.frame["column"] == measure.column]
+        return rows.pivot(index=self.y, columns=self.x, values="accuracy")
+
+    def reference(self, measure: Measure) -> Estimate:
+        """The baseline's mean over its seeds."""
+        row = self.frame[self.frame["column"] == measure.column].iloc[0]
+        return Estimate(
+            float(row["baseline"]), float(row["baseline_half_width"]), int(row["baseline_seeds"])
+        )
+
+    def chosen(self, measure: Measure) -> pd.DataFrame:
+        """The row of validation's choice; none while there is no choice."""
+        return self.frame[(self.frame["column"] == measure.column) & self.frame["chosen"]]
+
+    @property
+    def seeds(self) -> int:
+        """The most seeds that any point has."""
+        return int(self.frame["seeds"].max())
+
+    @property
+    def holes(self) -> int:
+        """How many planned points lack a result."""
+        return int((self.frame.groupby([self.x, self.y])["seeds"].min() == 0).sum())
+
+
+def surfaces(plan: Plan) -> Iterator[tuple[Group, str]]:
+    """The (data set and backbone, method) pairs that have a surface: two numbers swept."""
+    for group in plan.groups:
+        for method in plan.methods:
+            axes = plan.axes(method)
+            if len(axes) == 2 and all(len(values) > 1 for values in axes.values()):
+                yield group, method
+
+
+def grid(results: Results, group: Group, method: str, measures: Sequence[Measure]) -> Grid:
+    """Computes accuracies over a method's grid, and the baseline's beside them.
+
+    The frame has one row a measure and planned point. Columns: `dataset, backbone, method,
+    column, title, detail`, the two swept numbers, `accuracy` (mean over seeds, a fraction,
+    NaN where missing), `seeds`, `chosen` (whether validation chose the point), `baseline,
+    baseline_half_width, baseline_seeds`.
+
+    Args:
+        results: The study.
+        group: Data set and backbone.
+        method: A method with two swept numbers.
+        measures: What to compute; worst cases that no metric holds are computed from the
+            runs' per-image outcomes.
+    """
+    x, y = results.plan.axes(method)
+    columns = {measure.column: measure.worst_of for measure in measures if measure.worst_of}
+    rows = with_image_worst(results, results.rows(group, method), columns)
+    reference = _baseline_rows(results, group, columns)
+    choice = choices(results, group).get(method)
+    frame = pd.concat(
+        [_measured(rows, [x, y], measure, reference, choice) for measure in measures],
+        ignore_index=True,
+    )
+    frame.insert(0, "method", method)
+    frame.insert(0, "backbone", group.backbone)
+    frame.insert(0, "dataset", group.dataset)
+    baseline = results.plan.baseline or ""
+    return Grid(group, method, x, y, frame, tuple(measures), baseline, choice)
+
+
+def figure3_measures(plan: Plan) -> list[Measure]:
+    """A panel an attack at its strongest, as the paper's Figure 3, and clean accuracy.
+
+    Strongest: the largest size, then the most steps, of each attack, budget and goal. What
+    the raw surfaces leave is the measure of robustness; the deployed scores, which the paper
+    attacked, stand beside it. An attack without raw surfaces has a panel for each it has.
+    """
+    measures = []
+    for setting in _strongest(plan.test_attacks):
+        cells = [cell for cell in plan.test_attacks if cell.setting == setting]
+        raw = worst_over_raw(cells).get(setting, ())
+        if raw:
+            measures.append(_worst(plan, raw))
+        deployed = [cell for cell in cells if cell.surface.endswith("_deployed")]
+        measures += [of_cell(cell) for cell in (deployed if raw else cells)]
+    return [*measures, Measure(names.CLEAN, "Clean", "no attack")]
+
+
+def all_measures(plan: Plan) -> list[Measure]:
+    """Every test cell, the headline where it is more than one of them, and clean accuracy."""
+    measures = [of_cell(cell) for cell in plan.test_attacks]
+    if len(plan.headline_metrics) > 1:
+        measures.append(Measure(names.ROBUST, "Headline", "worst of its raw surfaces"))
+    return [*measures, Measure(names.CLEAN, "Clean", "no attack")]
+
+
+def of_cell(cell: Cell) -> Measure:
+    """The measure that is one cell."""
+    return Measure(cell.metric, _title(cell), _detail(cell, f"surface {cell.surface}"))
+
+
+def _strongest(cells: Sequence[Cell]) -> list[Setting]:
+    best: dict[tuple[object, ...], Setting] = {}
+    for setting in (cell.setting for cell in cells):
+        family = (setting.attack, setting.budget, setting.targeted, setting.extra)
+        held = best.setdefault(family, setting)
+        if (setting.eps, setting.steps) > (held.eps, held.steps):
+            best[family] = setting
+    return list(best.values())
+
+
+def _worst(plan: Plan, cells: Sequence[Cell]) -> Measure:
+    """Per-image worst over the raw cells of one setting, from wherever it can be had."""
+    first = cells[0]
+    if len(cells) == 1:
+        return of_cell(first)
+    metrics = tuple(cell.metric for cell in cells)
+    detail = _detail(first, f"worst of {len(cells)} raw surfaces")
+    if set(metrics) == set(plan.headline_metrics):
+        return Measure(names.ROBUST, _title(first), detail)
+    return Measure(f"worst of {', '.join(metrics)}", _title(first), detail, worst_of=metrics)
+
+
+def _title(cell: Cell) -> str:
+    return f"{cell.attack_title}{_GOALS[cell.goal]}"
+
+
+def _detail(cell: Cell, surface: str) -> str:
+    budget = "" if cell.budget == "overshoot" else f" {cell.budget}"
+    extra = "".join(f", {key} {value}" for key, value in cell.extra)
+    return f"{cell.size}{budget}, {cell.steps} steps, {surface}{extra}"
+
+
+def _baseline_rows(
+    results: Results, group: Group, columns: Mapping[str, Sequence[str]]
+) -> pd.DataFrame:
+    """The rows of the baseline as tables show it; none without a baseline."""
+    arms: list[Arm] = [
+        arm for arm in shown_arms(results, group) if arm.method == results.plan.baseline
+    ]
+    rows = arms[0].rows if len(arms) == 1 else results.frame.iloc[:0]
+    return with_image_worst(results, rows, columns)
+
+
+def _measured(
+    rows: pd.DataFrame,
+    axes: list[str],
+    measure: Measure,
+    reference: pd.DataFrame,
+    choice: Choice | None,
+) -> pd.DataFrame:
+    points = rows.groupby(axes, as_index=False).agg(
+        accuracy=(measure.column, "mean"), seeds=(measure.column, "count")
+    )
+    baseline = estimate(reference[measure.column])
+    chosen = rows.loc[rows["arm"] == (choice.arm if choice else ""), axes].drop_duplicates()
+    marked = points.merge(chosen.assign(chosen=True), on=axes, how="left")
+    described = marked.assign(
+        chosen=marked["chosen"].notna(),
+        baseline=baseline.mean,
+        baseline_half_width=baseline.half_width,
+        baseline_seeds=baseline.seeds,
+    )
+    described.insert(0, "detail", measure.detail)
+    described.insert(0, "title", measure.title)
+    described.insert(0, "column", measure.column)
+    return described

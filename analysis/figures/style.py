@@ -1,0 +1,75 @@
+"""One look for all figures: a palette that colour-blind readers can tell apart, no global state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+# Okabe and Ito (2008), less its yellow, which is the choice's own.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+CHOICE_COLOUR = "#F0E442"
+SEQUENTIAL = "cividis"  # read alike with and without colour vision, and in grey
+
+_RC: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "savefig.dpi": 150,
+    "svg.hashsalt": "robust-loss-study",  # else every SVG has other ids
+}
+# A date would make every file another one.
+_METADATA: dict[str, dict[str, str | None]] = {
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None},
+    "svg": {"Date": None},
+}
+
+
+def style() -> AbstractContextManager[None]:
+    """The context in which figures are drawn and saved."""
+    return mpl.rc_context(_RC)
+
+
+def method_colours(methods: Sequence[str]) -> dict[str, str]:
+    """A colour for each method of a study, the same in all of its figures."""
+    return {method: PALETTE[i % len(PALETTE)] for i, method in enumerate(methods)}
+
+
+def choice_mark(size: float) -> dict[str, Any]:
+    """How the point that validation chose is marked: a star that any ground lets stand out."""
+    return {
+        "linestyle": "none",
+        "marker": "*",
+        "markersize": size,
+        "markerfacecolor": CHOICE_COLOUR,
+        "markeredgecolor": "black",
+        "markeredgewidth": 0.8,
+        "path_effects": [withStroke(linewidth=2.4, foreground="white")],
+    }
+
+
+def tint(colour: str, strength: float) -> str:
+    """A colour mixed with white: none of it at 0, all of it at 1."""
+    red, green, blue = (1 - strength * (1 - channel) for channel in to_rgb(colour))
+    return to_hex((red, green, blue))
+
+
+def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
+    """Writes a figure as PNG, PDF and SVG; equal figures give equal bytes."""
+    paths = [folder / f"{stem}.{kind}" for kind in _METADATA]
+    with style():
+        for path in paths:
+            figure.savefig(path, metadata=_METADATA[path.suffix[1:]])
+    return paths

@@ -1,0 +1,203 @@
+"""The report of a study: figures, tables and one page, from the tracking server alone."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import plotly.io
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from analysis.answer import first_answer
+from analysis.figures.grid import Grid, all_measures, figure3_measures, grid, surfaces
+from analysis.figures.heatmap import draw_heatmaps
+from analysis.figures.interactive import interactive_surface
+from analysis.figures.style import method_colours, save
+from analysis.figures.surface import draw_figure3
+from analysis.runs import Results, load
+from analysis.tables.accuracy import AccuracyTable, accuracy_table, choice_note, table_frame
+from analysis.tables.latex import to_latex
+from analysis.tables.markdown import to_markdown, to_terminal
+from analysis.tables.text import percent, points
+from trainables import names
+
+_LIBRARIES = ("jinja2", "matplotlib", "mlflow", "numpy", "pandas", "plotly", "scipy")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written.
+
+    Attributes:
+        page: The HTML page.
+        table: The accuracy table's summary, as text for a terminal.
+        missing: How many planned trials lack results.
+        files: Every file, the page included.
+    """
+
+    page: Path
+    table: str
+    missing: int
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Surface:
+    """The figures of one grid, as the page shows them."""
+
+    figure3: Grid
+    heatmaps: Grid
+    suffix: str
+    note: str
+    figure3_image: str
+    heatmaps_image: str
+    interactive: Markup
+
+
+def write_report(tracking_uri: str, study: str, folder: Path, command: str) -> Report:
+    """Writes figures, tables and page of a study and logs them to its report run.
+
+    Args:
+        tracking_uri: Address of the MLflow server or database.
+        study: Name of the experiment.
+        folder: Where the files go; made if need be, files of the same names replaced.
+        command: The command that asked for the report, for its provenance.
+
+    Returns:
+        What was written.
+
+    Raises:
+        NothingTracked: The server has no such study, or the study no plan.
+    """
+    results = load(tracking_uri, study)
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = [accuracy_table(results, group) for group in results.plan.groups]
+    files = _write_tables(tables, folder)
+    shown, drawn = _write_surfaces(results, folder)
+    page = folder / "index.html"
+    page.write_text(_page(results, tables, shown, command), encoding="utf-8")
+    files = [page, *files, *drawn]
+    for file in files:
+        results.client.log_artifact(results.report_run, str(file), names.REPORT_FOLDER)
+    return Report(
+        page=page,
+        table="\n\n".join(to_terminal(table) for table in tables),
+        missing=len(results.unfinished),
+        files=tuple(files),
+    )
+
+
+def _write_tables(tables: Sequence[AccuracyTable], folder: Path) -> list[Path]:
+    texts = {
+        "table.md": to_markdown(tables),
+        "table.tex": to_latex(tables),
+        "table.csv": table_frame(tables).to_csv(index=False),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in texts]
+
+
+def _write_surfaces(results: Results, folder: Path) -> tuple[list[Surface], list[Path]]:
+    """Draws every grid of the study; several are told apart by their files' names."""
+    pairs = list(surfaces(results.plan))
+    colours = method_colours(results.plan.methods)
+    shown, files = [], []
+    for index, (group, method) in enumerate(pairs):
+        figure3 = grid(results, group, method, figure3_measures(results.plan))
+        heatmaps = grid(results, group, method, all_measures(results.plan))
+        suffix = f"-{figure3.stem}" if len(pairs) > 1 else ""
+        stems = f"figure3{suffix}", f"heatmaps{suffix}"
+        files += save(draw_figure3(figure3, colours), folder, stems[0])
+        files += save(draw_heatmaps(heatmaps), folder, stems[1])
+        files += [_write_data(figure3, folder, stems[0]), _write_data(heatmaps, folder, stems[1])]
+        shown.append(
+            Surface(
+                figure3=figure3,
+                heatmaps=heatmaps,
+                suffix=suffix,
+                note=choice_note(figure3.choice) if figure3.choice else "",
+                figure3_image=_inlined(folder / f"{stems[0]}.svg"),
+                heatmaps_image=_inlined(folder / f"{stems[1]}.svg"),
+                interactive=_interactive(results, heatmaps, suffix, with_library=index == 0),
+            )
+        )
+    return shown, files
+
+
+def _write_data(data: Grid, folder: Path, stem: str) -> Path:
+    path = folder / f"{stem}.csv"
+    data.frame.to_csv(path, index=False)
+    return path
+
+
+def _inlined(path: Path) -> str:
+    """A picture as a data URI, so that the page needs no other file."""
+    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def _interactive(results: Results, data: Grid, suffix: str, *, with_library: bool) -> Markup:
+    """The surface to turn, opened at the headline; the library comes with the first one."""
+    headline = results.plan.headline_metrics
+    first = headline[0] if len(headline) == 1 else names.ROBUST
+    figure = interactive_surface(data, method_colours(results.plan.methods), first=first)
+    return Markup(
+        plotly.io.to_html(
+            figure,
+            full_html=False,
+            include_plotlyjs=with_library,
+            div_id=f"interactive{suffix}",
+            config={"displaylogo": False, "responsive": True},
+        )
+    )
+
+
+def _page(
+    results: Results, tables: Sequence[AccuracyTable], shown: Sequence[Surface], command: str
+) -> str:
+    environment = Environment(
+        loader=PackageLoader("analysis"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=percent, points=points)
+    return environment.get_template("report.html.j2").render(
+        plan=results.plan,
+        answers=[first_answer(results, group) for group in results.plan.groups],
+        tables=tables,
+        surfaces=shown,
+        unfinished=results.unfinished.to_dict("records"),
+        provenance=_provenance(results, command),
+        study_file=results.study_file,
+    )
+
+
+def _provenance(results: Results, command: str) -> dict[str, Mapping[str, Any]]:
+    """What must be equal for the numbers to be equal, in named lists."""
+    tracked = results.plan.provenance
+    frame = results.frame
+    return {
+        "Commands": {"run": results.plan.command, "report": command},
+        "Seeds": {method: _listed(seeds) for method, seeds in results.plan.seeds.items()},
+        "Source and machine": {
+            "git": tracked.get("git", ""),
+            "git of the trials": _listed(sorted(set(frame["git"]) - {""})),
+            "devices of the trials": _listed(sorted(set(frame["device"]) - {""})),
+            "platform": tracked.get("platform", ""),
+            "python": tracked.get("python", ""),
+        },
+        "Versions of the run": tracked.get("versions", {}),
+        "Versions of the report": {name: version(name) for name in _LIBRARIES},
+        "Data digests (SHA-256)": tracked.get("data", {}),
+    }
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))

@@ -1,0 +1,1 @@
+"""Tables: what stands in them is computed apart from how it is written."""

@@ -1,0 +1,101 @@
+r"""Accuracy tables as LaTeX; needs `\usepackage{booktabs}` and a UTF-8 document."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from analysis.statistics import Estimate
+from analysis.tables.accuracy import AccuracyTable, Column, Row, Section
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "ε": r"$\epsilon$",
+    "±": r"$\pm$",
+    "†": r"$\dagger$",
+    "·": r"$\cdot$",
+    "—": "---",
+    **{char: f"\\{char}" for char in "&%$#_{}"},
+}
+_CODE = re.compile("`([^`]*)`")
+_SPECIAL_PATTERN = re.compile("|".join(map(re.escape, _SPECIAL)))
+
+
+def to_latex(tables: Sequence[AccuracyTable]) -> str:
+    """All tables, one `table` environment a section, the notes in the caption of the first."""
+    floats = [
+        _float(table, section, notes=table.notes if section is table.sections[0] else ())
+        for table in tables
+        for section in table.sections
+    ]
+    return "% Needs \\usepackage{booktabs}.\n" + "\n".join(floats)
+
+
+def escape(text: str) -> str:
+    """Text in which LaTeX reads nothing but itself."""
+    return _SPECIAL_PATTERN.sub(lambda match: _SPECIAL[match.group()], text)
+
+
+def _float(table: AccuracyTable, section: Section, *, notes: Sequence[str]) -> str:
+    caption = _CODE.sub(
+        r"\\texttt{\1}", escape(" ".join([f"{section.title}: accuracy on {table.group}.", *notes]))
+    )
+    return "\n".join(
+        [
+            "\\begin{table}[tbp]",
+            "\\centering\\small",
+            f"\\caption{{{caption}}}",
+            f"\\begin{{tabular}}{{l{'r' * len(section.columns)}}}",
+            "\\toprule",
+            *_sizes(section),
+            _line(["Method", *map(_title, section.columns)]),
+            "\\midrule",
+            *(
+                _line([escape(row.label), *(_entry(table, row, c) for c in section.columns)])
+                for row in table.rows
+            ),
+            "\\bottomrule",
+            "\\end{tabular}",
+            "\\end{table}",
+            "",
+        ]
+    )
+
+
+def _sizes(section: Section) -> list[str]:
+    """The line of attack sizes with rules under it; none where nothing attacks."""
+    if not any(size for size, _ in section.sizes):
+        return []
+    heads, rules, first = [""], [], 2
+    for size, span in section.sizes:
+        heads.append(f"\\multicolumn{{{span}}}{{c}}{{{escape(size)}}}")
+        rules.append(f"\\cmidrule(lr){{{first}-{first + span - 1}}}")
+        first += span
+    return [_line(heads), " ".join(rules)]
+
+
+def _title(column: Column) -> str:
+    if not column.steps:
+        return escape(column.title)
+    goal = f"^{{\\mathrm{{{column.goal}}}}}" if column.goal else ""
+    return f"{escape(column.title)}$_{{{column.steps}}}{goal}$"
+
+
+def _entry(table: AccuracyTable, row: Row, column: Column) -> str:
+    value = row.estimates[column.metric]
+    text = _number(value)
+    return f"\\textbf{{{text}}}" if table.is_best(row, column.metric) else text
+
+
+def _number(value: Estimate) -> str:
+    if value.is_missing:
+        return "---"
+    if value.is_exploratory:
+        return f"{100 * value.mean:.1f}$^\\dagger$"
+    return f"{100 * value.mean:.1f} {{\\scriptsize$\\pm$ {100 * value.half_width:.1f}}}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + " \\\\"

@@ -1,0 +1,48 @@
+"""The tracked studies that the tests of the analysis read; written once."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+
+import pytest
+from mlflow import MlflowClient
+
+from analysis.plan import Group
+from analysis.runs import Results, load
+
+from .tracked_study import DOUBLE, FLAT, MODELS, STRAYS, track
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tracking store: `small`; `flat`, without a surface; `double`, two data sets; `empty`."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    track(uri, folder, "small", MODELS, STRAYS)
+    track(uri, folder, "flat", FLAT)
+    track(uri, folder, "double", DOUBLE)
+    MlflowClient(tracking_uri=uri).create_experiment(
+        "empty", artifact_location=(folder / "empty").as_uri()
+    )
+    return uri
+
+
+@pytest.fixture(scope="session")
+def small(store: str) -> Results:
+    """The study `small`, loaded."""
+    return load(store, "small")
+
+
+@pytest.fixture(scope="session")
+def flat(store: str) -> Results:
+    """The study `flat`, loaded."""
+    return load(store, "flat")
+
+
+@pytest.fixture(scope="session")
+def group() -> Group:
+    """The one data set and backbone of `small` and `flat`."""
+    return Group("mnist5k", "lenet5")

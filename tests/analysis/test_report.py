@@ -1,0 +1,158 @@
+"""The report as a whole: files, page, and what it must never do."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lxml import html
+from mlflow import MlflowClient
+
+from analysis.report import Report, write_report
+from analysis.runs import Results
+from trainables import names
+
+FILES = {
+    "index.html",
+    "table.md",
+    "table.tex",
+    "table.csv",
+    *(
+        f"{stem}.{kind}"
+        for stem in ("figure3", "heatmaps")
+        for kind in ("png", "pdf", "svg", "csv")
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def report(store: str, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """The report of `small`."""
+    folder = tmp_path_factory.mktemp("report") / "made" / "by" / "need"
+    return write_report(store, "small", folder, "study report small --out here")
+
+
+@pytest.fixture(scope="module")
+def page(report: Report) -> html.HtmlElement:
+    """Its page, parsed."""
+    return html.document_fromstring(report.page.read_text(encoding="utf-8"))
+
+
+def test_all_files_are_written(report: Report) -> None:
+    assert {path.name for path in report.files} == FILES
+    assert all(path.stat().st_size > 0 for path in report.files)
+    assert report.missing == 2
+    assert "isce s=1.5 m=0.1" in report.table
+
+
+def test_files_are_logged_to_the_report_run(report: Report, small: Results) -> None:
+    logged = small.client.list_artifacts(small.report_run, names.REPORT_FOLDER)
+    assert {Path(item.path).name for item in logged} == {path.name for path in report.files}
+
+
+def test_page_fetches_nothing(page: html.HtmlElement) -> None:
+    fetched = [
+        value
+        for element in page.iter()
+        if isinstance(element.tag, str) and element.tag != "a"
+        for name, value in element.attrib.items()
+        if name in {"src", "href", "srcset", "data", "poster", "action"}
+    ]
+    assert fetched
+    assert all(value.startswith("data:image/svg+xml;base64,") for value in fetched)
+    styles = " ".join(style.text_content() for style in page.iter("style"))
+    assert "url(" not in styles
+    assert "@import" not in styles
+    links = [link.get("href") for link in page.iter("a")]
+    assert all(page.get_element_by_id(link.removeprefix("#")) is not None for link in links)
+
+
+def test_page_escapes_what_people_wrote(page: html.HtmlElement) -> None:
+    assert "<script>alert(1)</script>" in page.find_class("question")[0].text_content()
+    scripts = [script.text or "" for script in page.iter("script")]
+    assert not any(script.strip() == "alert(1)" for script in scripts)
+    assert "<i>nan</i>" in page.get_element_by_id("missing").text_content()
+    assert "# <b>bold</b>" in page.get_element_by_id("provenance").text_content()
+
+
+def test_page_has_one_copy_of_the_library(page: html.HtmlElement) -> None:
+    large = [script for script in page.iter("script") if len(script.text or "") > 1_000_000]
+    assert len(large) == 1
+    identifiers = [element.get("id") for element in page.iter() if element.get("id")]
+    assert len(identifiers) == len(set(identifiers))
+
+
+def test_page_can_be_read_without_seeing_it(page: html.HtmlElement) -> None:
+    assert page.get("lang") == "en"
+    assert all(image.get("alt") for image in page.iter("img"))
+    tables = list(page.iter("table"))
+    assert tables
+    for table in tables:
+        assert table.find("caption") is not None
+        assert all(head.get("scope") for head in table.iter("th"))
+    assert "prefers-color-scheme: dark" in page.find(".//style").text
+
+
+def test_page_tells_what_is_missing_and_where_it_came_from(page: html.HtmlElement) -> None:
+    missing = page.get_element_by_id("missing")
+    rows = [[cell.text_content() for cell in row] for row in missing.iter("tr")]
+    assert rows[1:] == [
+        ["norm-sce · lenet5/mnist5k · seed 2", "missing", "not run yet"],
+        ["isce s=1 m=0.1 · lenet5/mnist5k · seed 0", "failed", "NonFiniteLoss: <i>nan</i>"],
+    ]
+    assert "study run small" in missing.text_content()
+    provenance = page.get_element_by_id("provenance").text_content()
+    for expected in ("study report small --out here", "2.15.0", "abc123", "d1ge57", "0, 1, 2"):
+        assert expected in provenance
+
+
+def test_report_is_reproducible(store: str, report: Report, tmp_path: Path) -> None:
+    again = write_report(store, "small", tmp_path, "study report small --out here")
+    for one, other in zip(report.files, again.files, strict=True):
+        assert one.read_bytes() == other.read_bytes(), one.name
+
+
+def test_study_without_a_surface(store: str, tmp_path: Path) -> None:
+    report = write_report(store, "flat", tmp_path, "study report flat")
+    assert {path.name for path in report.files} == {
+        "index.html",
+        "table.md",
+        "table.tex",
+        "table.csv",
+    }
+    assert "Accuracy surface" not in report.page.read_text(encoding="utf-8")
+    assert report.missing == 1
+
+
+def test_two_data_sets_have_a_surface_and_a_table_each(store: str, tmp_path: Path) -> None:
+    report = write_report(store, "double", tmp_path, "study report double")
+    stems = {path.stem for path in report.files if path.suffix == ".svg"}
+    assert stems == {
+        f"{kind}-isce-lenet5-{dataset}"
+        for kind in ("figure3", "heatmaps")
+        for dataset in ("mnist5k", "mnist")
+    }
+    text = report.page.read_text(encoding="utf-8")
+    assert len(re.findall(r"<caption>Summary", text)) == 2
+    assert text.count("PlotlyConfig") == 1
+    assert report.table.count("lenet5/mnist") == 2
+
+
+def test_a_later_report_replaces_the_earlier(store: str, report: Report, small: Results) -> None:
+    client = MlflowClient(tracking_uri=store)
+    assert len(client.list_artifacts(small.report_run, names.REPORT_FOLDER)) == len(report.files)
+
+
+def test_analysis_imports_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys, analysis.report\n"
+        "print([m for m in sys.modules if m.split('.')[0] in ('torch', 'ray', 'study')])"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

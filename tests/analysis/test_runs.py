@@ -1,0 +1,102 @@
+"""MLflow -> frame."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from analysis import runs
+from analysis.runs import Results, image_worst, load, with_image_worst
+from trainables import names
+from trainables.errors import NothingTracked
+
+from .tracked_study import CE_RAW, DEEPFOOL, MARGIN_RAW, MODELS, TARGETED
+
+
+def row(results: Results, label: str, seed: int) -> pd.Series:
+    """The first row of a trial."""
+    frame = results.frame
+    return frame[(frame["label"] == label) & (frame["seed"] == seed)].iloc[0]
+
+
+def test_rows_are_the_plans_trials_in_order(small: Results) -> None:
+    assert list(small.frame["trial_id"]) == [model.trial_id for model in MODELS]
+
+
+def test_trial_of_two_methods_has_a_row_for_each(flat: Results) -> None:
+    assert list(flat.frame["method"]) == ["sce", "sce", "plain", "plain"]
+    assert len(flat.unfinished) == 1
+
+
+def test_values_and_tags(small: Results) -> None:
+    found = row(small, "isce s=1.5 m=0.1", 0)
+    assert found[names.ROBUST] == 0.5
+    assert found[MARGIN_RAW] == 0.6
+    assert found["loss.s"] == 1.5
+    assert found["attack_mark"] == names.UNAUDITED
+    assert found["state"] == runs.DONE
+
+
+def test_failed_trial_shows_its_reason_and_no_number(small: Results) -> None:
+    found = row(small, "isce s=1 m=0.1", 0)
+    assert (found["state"], found["reason"]) == (runs.FAILED, "NonFiniteLoss: <i>nan</i>")
+    assert math.isnan(found[names.ROBUST])
+
+
+def test_trial_that_never_started_is_missing(small: Results) -> None:
+    assert row(small, "norm-sce", 2)["state"] == runs.MISSING
+    assert len(small.unfinished) == 2
+
+
+def test_finished_attempt_outlives_a_newer_failure(small: Results) -> None:
+    assert row(small, "sce", 0)["state"] == runs.DONE
+
+
+def test_finished_trial_without_a_planned_cell_is_incomplete(flat: Results) -> None:
+    found = row(flat, "sce", 1)
+    assert found["state"] == runs.INCOMPLETE
+    assert DEEPFOOL in found["reason"]
+    assert found[names.CLEAN] == 0.9
+
+
+def test_pages_are_read_to_the_end(
+    store: str, small: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "_PAGE", 2)
+    pd.testing.assert_frame_equal(load(store, "small").frame, small.frame)
+
+
+def test_unknown_study_suggests_the_nearest(store: str) -> None:
+    with pytest.raises(NothingTracked, match="did you mean 'small'"):
+        load(store, "smal")
+
+
+def test_study_without_a_plan(store: str) -> None:
+    with pytest.raises(NothingTracked, match="`study run empty`"):
+        load(store, "empty")
+
+
+def test_image_worst_is_per_image_and_counts_passes() -> None:
+    outcomes = pd.DataFrame(
+        {
+            "cell": ["a", "a", "b", "b", "c", "c"],
+            "index": [0, 1, 0, 1, 0, 1],
+            "passes": [10, 10, 10, 10, 10, 10],
+            "correct_after": [10, 2, 4, 10, 0, 0],
+        }
+    )
+    assert image_worst(outcomes, ["a", "b"]) == pytest.approx((0.4 + 0.2) / 2)
+    assert math.isnan(image_worst(outcomes, ["a", "d"]))
+    assert math.isnan(image_worst(outcomes.iloc[1:], ["a", "b"]))
+
+
+def test_image_worst_agrees_with_the_tracked_headline(small: Results) -> None:
+    columns = {"again": [CE_RAW, MARGIN_RAW], "targeted": list(TARGETED)}
+    rows = with_image_worst(small, small.frame, columns)
+    pd.testing.assert_series_equal(rows["again"], rows[names.ROBUST], check_names=False)
+    # Below each of its cells: 0.8 and the headline's own value.
+    assert rows["targeted"].dropna().tolist() == pytest.approx(
+        (rows[names.ROBUST].dropna() - 0.1).tolist()
+    )

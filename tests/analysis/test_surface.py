@@ -1,0 +1,192 @@
+"""Surfaces and heat maps: their data, and that the drawing shows it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+
+from analysis.figures.grid import Grid, Measure, all_measures, figure3_measures, grid, surfaces
+from analysis.figures.heatmap import draw_heatmap, draw_heatmaps
+from analysis.figures.interactive import interactive_surface
+from analysis.figures.style import method_colours, save
+from analysis.figures.surface import accuracy_limits, draw_figure3, draw_surface
+from analysis.plan import Group, Plan
+from analysis.runs import Results
+from trainables import names
+
+from .tracked_study import CE_RAW, DEEPFOOL, DEPLOYED, MARGIN_RAW, WEAK
+
+COLOURS = {"sce": "#0072B2", "isce": "#CC79A7"}
+
+
+@pytest.fixture(scope="module")
+def figure3(small: Results, group: Group) -> Grid:
+    """The data of Figure 3."""
+    return grid(small, group, "isce", figure3_measures(small.plan))
+
+
+@pytest.fixture(scope="module")
+def every(small: Results, group: Group) -> Grid:
+    """The data of the heat maps."""
+    return grid(small, group, "isce", all_measures(small.plan))
+
+
+def test_panels_are_the_strongest_settings(figure3: Grid) -> None:
+    shown = [(measure.title, measure.column) for measure in figure3.measures]
+    assert shown[:3] == [
+        ("DeepFool", DEEPFOOL),
+        ("PGD untargeted", names.ROBUST),
+        ("PGD untargeted", DEPLOYED),
+    ]
+    assert shown[3][0] == "PGD targeted"
+    assert figure3.measures[3].detail == "ε = 0.04 l2_rms, 20 steps, worst of 2 raw surfaces"
+    assert shown[4] == ("Clean", names.CLEAN)
+
+
+def test_attack_without_raw_surfaces_is_shown_all_the_same(small: Results) -> None:
+    cells = {**small.plan.raw["cells"]}
+    del cells[DEEPFOOL], cells[CE_RAW], cells[MARGIN_RAW], cells[WEAK]
+    cells[DEPLOYED] = {**cells[DEPLOYED], "surface": "scores"}
+    shown = figure3_measures(Plan({**small.plan.raw, "cells": cells}))
+    assert [measure.column for measure in shown if "untargeted" in measure.title] == [DEPLOYED]
+
+
+def test_values_stand_at_their_points_and_holes_stay_open(figure3: Grid) -> None:
+    headline = figure3.values(figure3.measures[1])
+    np.testing.assert_array_equal(headline.columns.to_numpy(), [1.0, 1.5, 2.0])
+    np.testing.assert_array_equal(headline.index.to_numpy(), [0.05, 0.1])
+    expected = [[0.2, 0.3, 0.8], [math.nan, 0.5, 0.6]]
+    np.testing.assert_allclose(headline.to_numpy(), expected)
+    assert figure3.holes == 1
+
+
+def test_targeted_worst_case_is_per_image(figure3: Grid) -> None:
+    targeted = figure3.values(figure3.measures[3])
+    expected = [[0.1, 0.2, 0.7], [math.nan, 0.4, 0.5]]
+    np.testing.assert_allclose(targeted.to_numpy(), expected, atol=1e-12)
+    assert figure3.reference(figure3.measures[3]).mean == pytest.approx(0.4)
+
+
+def test_reference_is_the_baselines_mean_over_seeds(figure3: Grid) -> None:
+    reference = figure3.reference(figure3.measures[1])
+    assert reference.mean == pytest.approx(0.5)
+    assert reference.seeds == 3
+    assert reference.half_width == pytest.approx(0.24841, abs=1e-5)
+
+
+def test_values_are_means_over_seeds(small: Results, group: Group) -> None:
+    again = small.rows(group, "isce").assign(seed=1)
+    again[names.ROBUST] += 0.1
+    frame = pd.concat([small.frame, again])
+    results = Results(small.plan, frame, "", small.report_run, small.client)
+    headline = Measure(names.ROBUST, "Headline")
+    data = grid(results, group, "isce", [headline])
+    assert data.seeds == 2
+    np.testing.assert_allclose(data.values(headline).loc[0.05], [0.25, 0.35, 0.85])
+
+
+def test_mark_is_validations_choice_not_the_test_maximum(figure3: Grid) -> None:
+    chosen = figure3.chosen(figure3.measures[1])
+    assert chosen[["loss.s", "loss.m", "accuracy"]].to_numpy().tolist() == [[1.5, 0.1, 0.5]]
+
+
+def test_heat_maps_show_every_test_cell(every: Grid, small: Results) -> None:
+    columns = [measure.column for measure in every.measures]
+    assert columns == [
+        *(cell.metric for cell in small.plan.test_attacks),
+        names.ROBUST,
+        names.CLEAN,
+    ]
+    assert {CE_RAW, MARGIN_RAW, DEPLOYED, DEEPFOOL} < set(columns)
+
+
+def test_limits_are_whole_tens_that_hold_all(figure3: Grid, every: Grid) -> None:
+    assert accuracy_limits(figure3) == (10.0, 90.0)
+    assert accuracy_limits(every) == (10.0, 90.0)
+
+
+def test_surface_draws_faces_plane_and_star(figure3: Grid) -> None:
+    axes = Figure().add_subplot(projection="3d")
+    measure = figure3.measures[1]
+    drawn = draw_surface(axes, figure3, measure, colours=COLOURS, limits=(0, 100))
+    assert drawn is axes
+    (faces,) = [child for child in axes.collections if isinstance(child, Poly3DCollection)]
+    # Two cells in the grid: one touches the hole and is left out; the plane has both.
+    corners = np.asarray(faces._faces)  # no public accessor
+    assert len(corners) == 3
+    assert corners[1:, :, 2] == pytest.approx(50.0)
+    star = axes.lines[-1]
+    assert [float(values[0]) for values in star.get_data_3d()] == [1.5, 0.1, 50.0]
+
+
+def test_figure_has_a_panel_a_measure_and_says_what_is_open(figure3: Grid) -> None:
+    figure = draw_figure3(figure3, COLOURS)
+    assert len(figure.axes) == len(figure3.measures)
+    assert figure.axes[1].get_title().endswith("worst of 2 raw surfaces; sce 50.0 %")
+    (note,) = [text.get_text() for text in figure.texts]
+    assert "share one accuracy axis, 10 to 90 %" in note
+    assert "Points without a result, left open: 1." in note
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == [
+        "isce, one seed (exploratory)",
+        "sce, mean of 3 seeds (plane)",
+        "chosen on validation: isce s=1.5 m=0.1",
+    ]
+
+
+def test_heat_map_writes_every_value(every: Grid) -> None:
+    axes = Figure().add_subplot()
+    measure = next(m for m in every.measures if m.column == names.ROBUST)
+    draw_heatmap(axes, every, measure)
+    written = [text.get_text() for text in axes.texts]
+    assert written == ["20.0", "30.0", "80.0", "—", "50.0", "60.0"]
+    (star,) = axes.lines
+    assert np.round(np.asarray(star.get_xydata())).tolist() == [[1, 1]]
+
+
+def test_equal_figures_are_equal_files(every: Grid, tmp_path: Path) -> None:
+    first = save(draw_heatmaps(every), tmp_path, "first")
+    second = save(draw_heatmaps(every), tmp_path, "second")
+    assert [path.suffix for path in first] == [".png", ".pdf", ".svg"]
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    assert b"CreationDate" not in first[1].read_bytes()
+    assert b"<dc:date>" not in first[2].read_bytes()
+
+
+def test_interactive_surface_opens_at_the_headline(every: Grid) -> None:
+    figure = interactive_surface(every, COLOURS, first=names.ROBUST)
+    surface, plane, mark = [trace for trace in figure.data if trace.visible]
+    np.testing.assert_allclose(surface.z, np.array([[20, 30, 80], [math.nan, 50, 60]]))
+    assert np.unique(plane.z) == pytest.approx([50.0])
+    assert (list(mark.x), list(mark.y), list(mark.z)) == ([1.5], [0.1], [50.0])
+    assert len(figure.layout.updatemenus[0].buttons) == len(every.measures)
+
+
+def test_studies_without_two_swept_numbers_have_no_surface(small: Results, flat: Results) -> None:
+    assert [method for _, method in surfaces(small.plan)] == ["isce"]
+    assert list(surfaces(flat.plan)) == []
+    line = Plan({**small.plan.raw, "axes": {"isce": {"loss.s": [1, 2], "loss.m": [0.1]}}})
+    assert list(surfaces(line)) == []
+
+
+def test_no_baseline_no_plane(small: Results, group: Group) -> None:
+    plan = Plan({**small.plan.raw, "baseline": None, "choose": None})
+    bare = Results(plan, small.frame, "", small.report_run, small.client)
+    data = grid(bare, group, "isce", all_measures(plan))
+    assert data.reference(data.measures[0]).is_missing
+    assert data.chosen(data.measures[0]).empty
+    figure = draw_figure3(data, COLOURS)
+    assert len(figure.legends[0].get_texts()) == 1
+
+
+def test_a_method_keeps_its_colour() -> None:
+    colours = method_colours(["sce", "a", "isce"])
+    assert colours["sce"] == COLOURS["sce"]
+    assert len(set(colours.values())) == 3
