@@ -27,7 +27,7 @@ def check(file: StudyFile) -> Study:
             was found and the nearest valid name.
     """
     data = _choose_methods(file.data)
-    study, mistakes = _outline(file, data)
+    study, mistakes = _outline(data)
     mistakes += _component_mistakes(data)
     mistakes += _size_mistakes(data)
     mistakes += _reference_mistakes(data)
@@ -37,13 +37,10 @@ def check(file: StudyFile) -> Study:
     return study
 
 
-def _outline(file: StudyFile, data: dict[str, Any]) -> tuple[Study | None, list[Mistake]]:
+def _outline(data: dict[str, Any]) -> tuple[Study | None, list[Mistake]]:
     """The file's keys and plain values."""
     try:
-        study = Study.model_validate(data)
-        return (study, []) if file.name else (None, [])
-    except InvalidStudy as error:  # the name
-        return None, list(error.mistakes)
+        return Study.model_validate(data), []
     except ValidationError as error:
         return None, [explain(item, _keys_at(item["loc"])) for item in error.errors()]
 

@@ -22,6 +22,7 @@ RESULTS = Path("results")
 # Neither Ray nor MLflow reports home unless the user has said so.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -134,6 +135,7 @@ def report(
     from analysis.report import write_report
 
     name = read_study(source).name
+    _require_tracked(_tracking(tracking_uri))
     folder = output or RESULTS / "reports" / name
     written = write_report(_tracking(tracking_uri), name, folder, _command())
     print(written.table)
@@ -148,19 +150,21 @@ def ui(
 ) -> None:
     """Opens MLflow's web page on the tracked runs (on this machine alone)."""
     uri = _tracking(tracking_uri)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
-        raise NothingTracked(f"no runs are tracked at {uri} yet: `study run quickstart` makes some")
+    _require_tracked(uri)
     print(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
     serve = ["-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     raise typer.Exit(subprocess.call([sys.executable, *serve, "--port", str(port)]))
 
 
+def _require_tracked(uri: str) -> None:
+    """Readers make no empty database."""
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        raise NothingTracked(f"nothing is tracked at {uri} yet: `study run quickstart` fills it")
+
+
 def _tracking(uri: str | None) -> str:
-    """The tracking URI; by default a database in the results' folder, which is made."""
-    if uri is not None:
-        return uri
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{(RESULTS / 'mlflow.db').absolute()}"
+    """The tracking URI; by default a database in the results' folder."""
+    return uri or f"sqlite:///{(RESULTS / 'mlflow.db').absolute()}"
 
 
 def _command() -> str:

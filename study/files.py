@@ -46,11 +46,21 @@ class StudyFile:
         Raises:
             InvalidStudy: the file gives none.
         """
-        name = self.data.get("study")
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-            what = f"expected a name of letters, digits, `-`, `_` and `.`, found {name!r}"
-            raise InvalidStudy(self.source, [Mistake("study", what)])
-        return name
+        try:
+            return study_name(self.data.get("study"))
+        except ValueError as error:
+            raise InvalidStudy(self.source, [Mistake("study", str(error))]) from None
+
+
+def study_name(value: Any) -> str:
+    """The name itself; it names folders, an experiment and a lock, so it is kept plain.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value):
+        return value
+    raise ValueError(f"expected a name of letters, digits, `-`, `_` and `.`, found {value!r}")
 
 
 def presets() -> dict[str, Path]:

@@ -111,7 +111,7 @@ def _alive(holder: dict[str, Any]) -> bool:
 def _started(pid: int) -> float | None:
     """When a process began, so that a reused number is not taken for the old one."""
     try:
-        return psutil.Process(pid).create_time()
+        return float(psutil.Process(pid).create_time())
     except psutil.Error:
         return None
 

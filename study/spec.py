@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from study.files import study_name
+
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 
 
@@ -85,7 +87,7 @@ class Resources(Part):
 class Study(Part):
     """A whole study file."""
 
-    study: str
+    study: Annotated[str, BeforeValidator(study_name)]
     question: str | None = None
     data: Any
     backbone: Any

@@ -30,6 +30,8 @@ from trainables.store import Store
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
+REVISION = 1  # bumped by whatever alters what a run shows: old runs are then written anew
+
 _NOTE = "mlflow.note.content"
 _PROJECTED = "projected"  # digest of what a finished run shows, to see whether it is up to date
 _BATCH = 900  # MLflow takes 1,000 metrics a call
@@ -57,6 +59,8 @@ class Tracker:
     """
 
     def __init__(self, uri: str, plan: Plan, store: Store, artifacts: Path, command: str) -> None:
+        if uri.startswith("sqlite:///"):
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         self.client = MlflowClient(uri)
         self.plan = plan
         self.store = store
@@ -262,16 +266,23 @@ def _results(
         names.CLEAN: _accuracy([test[names.clean_name(names.TEST)]]),
         names.ROBUST: _accuracy([test[name] for name in headline]),
         names.ROBUST_VAL: _accuracy([outcomes[name] for name in plan.headline[names.VALIDATION]]),
-        names.WORST_CASE: _accuracy(list(test.values())),
         names.MASKING_GAP: _masking_gap(plan, test),
         names.N: float(plan.study.evaluate.test),
         names.TRAIN_SECONDS: sum(epoch["seconds"] for epoch in record.get("history", [])),
     }
+    bounded = [outcome for name, outcome in test.items() if _has_budget(plan, name)]
+    if bounded:
+        values[names.WORST_CASE] = _accuracy(bounded)
     for name, outcome in outcomes.items():
         values[name] = _accuracy([outcome])
         values |= _further(plan, name, outcome)
     results = [(key, value, 0) for key, value in values.items()]
     return results + list(_series(plan, test))
+
+
+def _has_budget(plan: Plan, name: str) -> bool:
+    columns = plan.columns[name]
+    return columns is not None and columns.norm is not None
 
 
 def _accuracy(outcomes: list[Outcome]) -> float:
@@ -356,5 +367,5 @@ def _split(name: str) -> str:
 
 
 def _digest(trial: PlannedTrial) -> str:
-    shown = [trial.cell_ids, trial.name, trial.methods, trial.evidence, trial.params()]
+    shown = [REVISION, trial.cell_ids, trial.name, trial.methods, trial.evidence, trial.params()]
     return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:16]

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 CLEAN = "clean"  # accuracy on the test images, before any attack
 ROBUST = "robust"  # the headline: per-image worst over its raw surfaces, test images
 ROBUST_VAL = "robust_val"  # the same on validation images: what choices are made by
-WORST_CASE = "worst_case"  # per-image worst over every attack on the test images
+# Per-image worst over every attack with a budget, test images. DeepFool without one looks for
+# the smallest perturbation and breaks every image in the end: it would make this zero.
+WORST_CASE = "worst_case"
 MASKING_GAP = "masking_gap"  # the headline's weakest surface less the headline
 N = "n"  # test images attacked
 TRAIN_SECONDS = "train_seconds"

@@ -107,7 +107,8 @@ class PGD(Attack):
                 return torch.rand(shape, generator=generator) * 2 - 1
             direction = torch.randn(shape, generator=generator)
             length = torch.rand((), generator=generator) ** (1 / direction.numel())
-            return direction / direction.norm() * length
+            start: Tensor = direction / direction.norm() * length
+            return start
 
         noise = per_image(draw, batch.indices, batch.seed, "pgd start").to(batch.images)
         return (batch.images + radius * noise).clamp(0, 1)
@@ -117,7 +118,7 @@ class PGD(Attack):
         predicted = logits.detach().argmax(dim=1)
         if self.stop == "last":
             return torch.ones_like(predicted, dtype=torch.bool)
-        return predicted.eq(labels) if targets is None else predicted.ne(targets)
+        return predicted == labels if targets is None else predicted != targets
 
     def _step(self, images: Tensor, current: Tensor, gradient: Tensor) -> Tensor:
         radius = self.radius(images)
