@@ -174,6 +174,7 @@ def _cells(study: Study, mistakes: list[Mistake]) -> Iterator[_NamedCell]:
     splits: tuple[SplitName, ...] = ("test", "validation")
     for split in splits:
         clean = names.clean_name(split)
+        seen.add(clean)
         yield _NamedCell(name=clean, label="clean", attack=Clean(), split=split, headline=False)
         for label, attack in named:
             leads = attack in headline and label == study.headline["attack"]

@@ -99,15 +99,19 @@ class Display:
         left = (time.monotonic() - self._began) * max(self._work - share, 0) / share
         return f", {left // 60:.0f}:{left % 60:02.0f} left"
 
+    @staticmethod
+    def _bar(done: float, total: float) -> ProgressBar:
+        return ProgressBar(total, done, width=24)
+
     def _render(self) -> RenderableType:
         left = self.total - len(self.done) - len(self.running)
         counts = f"{len(self.done)} done, {len(self.running)} running, {self.failures} failed"
         table = Table.grid(padding=(0, 2))
+        table.add_row(Text("all trials", style="bold"), self._bar(len(self.done), self.total))
         for trial, share, state in self.running.values():
-            table.add_row(Text(trial.name), ProgressBar(1.0, share, width=20), Text(state))
+            table.add_row(Text(trial.name), self._bar(share, 1.0), Text(state))
         return Group(
             *self.recent,
             Text(f"{counts}, {left} waiting{self._eta()}", style="bold"),
-            ProgressBar(self.total, len(self.done), width=60),
             table,
         )

@@ -1,0 +1,70 @@
+"""Axes and their product."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from study.axes import expand
+
+
+def points(node, key="loss"):
+    mistakes = []
+    found = expand(node, key, f"methods.a.{key}", mistakes)
+    return found, [str(mistake) for mistake in mistakes]
+
+
+def test_a_list_and_a_linspace_make_a_grid_the_last_key_fastest():
+    found, mistakes = points({"name": "isce", "s": {"linspace": [1, 2, 3]}, "m": [0.05, 0.1]})
+    assert not mistakes
+    assert [(p.value["s"], p.value["m"]) for p in found] == [
+        (1, 0.05), (1, 0.1), (1.5, 0.05), (1.5, 0.1), (2, 0.05), (2, 0.1)
+    ]  # fmt: skip
+    assert found[2].axes == {"loss.s": 1.5, "loss.m": 0.05}
+
+
+def test_logspace_runs_from_end_to_end():
+    found, _ = points({"logspace": [1e-4, 1e-2, 3]}, "training.lr")
+    assert [p.value for p in found] == [1e-4, 1e-3, 1e-2]
+
+
+def test_linspace_has_no_rounding_tails():
+    found, _ = points({"linspace": [0.02, 0.1, 5]})
+    assert [p.value for p in found] == [0.02, 0.04, 0.06, 0.08, 0.1]
+
+
+def test_const_is_no_axis():
+    found, _ = points({"x": {"const": [1, 2]}})
+    assert [p.value for p in found] == [{"x": [1, 2]}]
+    assert found[0].axes == {}
+
+
+def test_a_list_of_components_names_no_axis_of_its_own():
+    found, _ = points([{"name": "sce"}, {"name": "isce", "s": [1, 2]}])
+    assert [p.axes for p in found] == [{}, {"loss.s": 1}, {"loss.s": 2}]
+
+
+@pytest.mark.parametrize("node", [[], {"linspace": [1, 2, 0]}, {"s": []}, [[]]], ids=str)
+def test_an_empty_grid_is_a_mistake(node):
+    assert "empty grid" in points(node)[1][0]
+
+
+@pytest.mark.parametrize(
+    "node",
+    [{"linspace": 3}, {"linspace": [1, 2]}, {"linspace": [1, 2, 2.5]}, {"linspace": ["a", 2, 3]},
+     {"linspace": [1, 2, 3], "x": 1}, {"logspace": [0, 1, 3]}],
+    ids=str,
+)  # fmt: skip
+def test_a_malformed_space_is_a_mistake_with_its_key(node):
+    found, mistakes = points(node)
+    assert mistakes[0].startswith("methods.a.loss: expected")
+    assert found
+
+
+@given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4))
+@settings(deadline=None, derandomize=True)
+def test_a_product_has_every_combination_once(sizes):
+    node = {f"k{i}": list(range(size)) for i, size in enumerate(sizes)}
+    found, _ = points(node)
+    assert len({tuple(p.value.values()) for p in found}) == len(found) == math.prod(sizes)

@@ -1,0 +1,71 @@
+"""Every mistake of a study file, all at once."""
+
+import pytest
+
+from trainables.errors import InvalidStudy
+
+PGD = {"eps": 0.04, "steps": 3}
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"seeds": 0}, "seeds: expected a number of seeds >= 1 or a list of seeds, found 0"),
+        ({"seeds": []}, "seeds: expected a number of seeds"),
+        ({"seeds": [-1]}, "seeds.0: expected a number greater than or equal to 0, found -1"),
+        ({"evaluate": {"test": 501}}, "evaluate.test: expected at most 500, all test images"),
+        ({"evaluate": {"tset": 5}}, "evaluate.tset: unknown key; did you mean 'test'?"),
+        ({"training": {"epochs": 0}}, "training.epochs: expected a number greater than or equal"),
+        ({"training": {"lr": float("inf")}}, "training.lr: expected a finite number"),
+        ({"training": {"epoch": 1}}, "training.epoch: unknown key; did you mean 'epochs'?"),
+        ({"methods": {}}, "methods: expected"),
+        ({"methods": {"a": {}}}, "methods.a.loss: missing"),
+        ({"methods": {"a": {"loss": {"s": 1}}}}, "methods.a.loss: expected the name of a loss"),
+        ({"methods": {"a": {"loss": 3}}}, "methods.a.loss: expected the name of a loss"),
+        ({"methods": {"a": {"loss": "sce", "sedes": 2}}}, "did you mean 'seeds'?"),
+        ({"methods": {"a": {"loss": "sce", "regime": "standart"}}}, "did you mean 'standard'?"),
+        ({"methods": {"a": {"loss": {"name": "isce", "s": [1, 0.9]}}}}, "found 0.9"),
+        ({"methods": {"a": {"loss": {"name": "isce", "s": True}}}}, "found True"),
+        ({"attacks": {"pgd": {"eps": 0.1}}}, "attacks.pgd.steps: missing"),
+        ({"attacks": {"pgd": {**PGD, "budget": "l2"}}}, "attacks.pgd.budget: unknown budget 'l2'"),
+        ({"attacks": {"pgd": 3}}, "attacks.pgd: expected a valid dict"),
+        ({"headline": {}}, "headline.attack: missing"),
+        ({"headline": {"attack": "pgdd"}}, "headline.attack: no attack 'pgdd'"),
+        ({"headline": {"attack": "pgd", "eps": 1}}, "found 0 settings for {'eps': 1}"),
+        (
+            {"attacks": {"pgd": {**PGD, "steps": [3, 4]}}},
+            "headline: expected keys that name one setting of 'pgd', found 2 settings",
+        ),
+        ({"compare": {"controls": {"isce": ["sce"]}}}, "compare.controls.isce: no method 'isce'"),
+        ({"choose": {"method": "scee"}}, "choose.method: no method 'scee'"),
+        ({"choose": {"method": "sce", "split": "test"}}, "choose.split: expected 'validation'"),
+        ({"resources": {"cpu": 0}}, "resources.cpu: expected"),
+        ({"resources": {"gpus": 1}}, "resources.gpus: unknown key; did you mean 'gpu'?"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_told_with_its_key(plan_of, keys, told):
+    with pytest.raises(InvalidStudy) as error:
+        plan_of(**keys)
+    assert told in str(error.value)
+    assert len(error.value.mistakes) == 1
+
+
+def test_a_broken_outline_hides_no_other_mistake(plan_of):
+    with pytest.raises(InvalidStudy) as error:
+        plan_of(
+            seeds="many",
+            data="mnist",
+            methods={"a": {"loss": "scee"}, "b": 3},
+            headline={"attack": "pgdd"},
+            compare={"baseline": "c"},
+        )
+    places = {mistake.where for mistake in error.value.mistakes}
+    assert places >= {"seeds", "data", "methods.a.loss", "methods.b", "headline.attack"}
+    assert "compare.baseline" in places
+
+
+def test_chosen_methods_may_be_one_or_many(plan_of):
+    for key in ("method", "methods"):
+        for value in ("sce", ["sce"]):
+            assert plan_of(choose={key: value}).study.choose.methods == ["sce"]

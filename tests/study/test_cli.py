@@ -1,0 +1,63 @@
+"""The command line's own behaviour, without running a study."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+STUDY = Path(sys.executable).with_name("study")
+
+
+def study(*arguments, cwd, expect=0):
+    done = subprocess.run([STUDY, *arguments], cwd=cwd, capture_output=True, text=True, timeout=120)
+    assert done.returncode == expect, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", ["", "list", "plan", "run", "report", "ui"])
+def test_help(command, tmp_path):
+    assert "Usage" in study(*command.split(), "--help", cwd=tmp_path)
+
+
+def test_list_shows_every_preset_with_its_question(tmp_path):
+    output = study("list", cwd=tmp_path)
+    assert "quickstart" in output
+    assert "Does I-SCE resist attacks better than SCE" in output
+
+
+def test_plan_counts_models_and_cells_and_changes_nothing(tmp_path):
+    output = study("plan", "quickstart", cwd=tmp_path)
+    assert "34 models to train, 680 cells to measure" in output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [["ui"], ["report", "quickstart"]])
+def test_nothing_tracked_is_told_and_makes_no_database(command, tmp_path):
+    assert "nothing is tracked" in study(*command, cwd=tmp_path, expect=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_light_commands_import_neither_torch_nor_ray(tmp_path):
+    code = (
+        "import sys; sys.argv = ['study', 'list']\n"
+        "from study.cli import app\n"
+        "app(standalone_mode=False)\n"
+        "assert not {'torch', 'ray', 'mlflow'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
+
+
+def test_nothing_reports_home_unless_the_user_says_so():
+    switches = {"RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    code = f"import os, study.cli; print(*[os.environ[name] for name in {list(switches)}])"
+    unset = {name: value for name, value in os.environ.items() if name not in switches}
+
+    def settings(**environment):
+        return subprocess.check_output(
+            [sys.executable, "-c", code], env={**unset, **environment}, text=True
+        ).split()
+
+    assert settings() == list(switches.values())
+    assert settings(RAY_USAGE_STATS_ENABLED="1") == ["1", "true"]

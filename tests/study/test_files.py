@@ -1,0 +1,79 @@
+"""Reading study files: numbers as people write them, and what YAML gets wrong."""
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from study.files import StudyFileNotFound, plain_number, presets, read_study
+from trainables.errors import InvalidStudy
+
+
+def read(tmp_path, text, *overrides):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    return read_study(str(path), overrides)
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [("1e-3", 1e-3), ("8/255", 8 / 255), ("1E3", 1000), (".5", 0.5), ("-2e-1", -0.2), ("3", 3)],
+)
+def test_numbers_as_people_write_them(tmp_path, written, number):
+    assert read(tmp_path, f"study: a\nx: {written}").data["x"] == pytest.approx(number, rel=1e-11)
+
+
+@pytest.mark.parametrize("text", ["1/0", "a/b", "1e", "1.2.3", "l2_rms"])
+def test_other_text_stays_text(tmp_path, text):
+    assert read(tmp_path, f"study: a\nx: {text}").data["x"] == text
+
+
+@given(value=st.floats(-1e9, 1e9, allow_nan=False))
+@settings(deadline=None, derandomize=True)
+def test_plain_numbers_keep_twelve_digits(value):
+    assert plain_number(value) == float(f"{value:.12g}")
+
+
+def test_whole_numbers_are_ints(tmp_path):
+    assert type(read(tmp_path, "study: a\nx: 1e2").data["x"]) is int
+
+
+def test_a_key_read_as_a_boolean_is_diagnosed(tmp_path):
+    with pytest.raises(InvalidStudy, match=r"found True .*quote the key"):
+        read(tmp_path, "study: a\non: 3")
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    with pytest.raises(InvalidStudy, match=r"line 3.*'x' stands twice"):
+        read(tmp_path, "study: a\nx: 1\nx: 2")
+
+
+def test_python_objects_are_not_made(tmp_path):
+    with pytest.raises(InvalidStudy, match="not readable as YAML"):
+        read(tmp_path, "study: !!python/object/apply:os.system ['true']")
+
+
+def test_overrides_reach_any_depth_and_make_what_is_missing(tmp_path):
+    file = read(tmp_path, "study: a\nt: {x: 1}", "t.x=2e-1", "u.v.w=[1, 8/255]")
+    assert file.data["t"] == {"x": 0.2}
+    assert file.data["u"]["v"]["w"] == [1, pytest.approx(8 / 255)]
+
+
+@pytest.mark.parametrize("override", ["novalue", "=1", "study.x=1", "a=[1"])
+def test_a_malformed_override_is_told(tmp_path, override):
+    with pytest.raises(InvalidStudy) as error:
+        read(tmp_path, "study: a", override)
+    assert f"--set {override}" in str(error.value)
+
+
+def test_an_unknown_file_names_the_nearest_preset():
+    with pytest.raises(StudyFileNotFound, match="did you mean 'quickstart'"):
+        read_study("quickstar")
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_are_yaml_named_after_their_file(name):
+    file = read_study(name)
+    assert file.name == name
+    assert yaml.safe_load(file.text)["study"] == name
+    assert file.data["question"]

@@ -1,0 +1,149 @@
+"""From a study file to trials and cells."""
+
+import json
+
+import pytest
+
+from study.files import presets, read_study
+from study.plan import describe, make_plan
+from trainables import names
+from trainables.config import TrialConfig
+from trainables.errors import InvalidStudy
+
+GRID = {"name": "isce", "s": {"linspace": [1, 2, 3]}, "m": [0.05, 0.1]}
+
+
+def test_one_trial_a_point_and_seed(plan_of):
+    plan = plan_of(seeds=3, methods={"sce": {"loss": "sce"}, "isce": {"loss": GRID, "seeds": [7]}})
+    assert len(plan.trials) == 3 + 6
+    assert [trial.model.seed for trial in plan.trials] == [0, 1, 2, *[7] * 6]
+    assert [trial.evidence for trial in plan.trials] == ["3 seeds"] * 3 + ["exploratory"] * 6
+    assert plan.trials[-1].label == "isce s=2 m=0.1"
+
+
+def test_identical_points_are_trained_once_under_all_their_names(plan_of):
+    norm = {"name": "isce", "s": 1, "m": 0}
+    plan = plan_of(
+        seeds=2,
+        methods={"norm-sce": {"loss": norm}, "isce": {"loss": {**GRID, "m": [0, 0.1]}, "seeds": 1}},
+    )
+    assert len(plan.trials) == 2 + 6 - 1
+    shared = plan.trials[0]
+    assert shared.methods == ("norm-sce", "isce")
+    assert shared.evidence == "2 seeds"
+
+
+def test_ids_do_not_depend_on_names_infrastructure_or_writing(plan_of):
+    first = plan_of(methods={"a": {"loss": {"name": "isce", "s": 1, "m": 0.1}}})
+    other = plan_of(
+        study="other",
+        question="why?",
+        methods={"b": {"loss": {"m": 0.1, "name": "isce", "s": 1.0}}},
+        attacks={"x": {"steps": 3, "eps": "4e-2", "attack": "pgd"}},
+        headline={"attack": "x"},
+        resources={"cpu": 2, "gpu": 1},
+    )
+    assert other.trials[0].id == first.trials[0].id
+    assert set(other.trials[0].cell_ids.values()) == set(first.trials[0].cell_ids.values())
+
+
+def test_arms_are_the_same_over_seeds_and_differ_over_everything_else(plan_of):
+    plan = plan_of(seeds=2, training={"epochs": [1, 2]}, methods={"isce": {"loss": GRID}})
+    arms = {}
+    for trial in plan.trials:
+        arms.setdefault(trial.arm, set()).add(trial.model.seed)
+    assert len(arms) == 12
+    assert all(seeds == {0, 1} for seeds in arms.values())
+
+
+def test_equal_surfaces_are_planned_once_but_keep_their_names(plan_of):
+    surfaces = ["ce_deployed", "ce_raw", "margin_raw"]
+    plan = plan_of(
+        methods={"sce": {"loss": "sce"}, "isce": {"loss": "isce"}},
+        attacks={"pgd": {"eps": 0.04, "steps": 3, "surface": surfaces}},
+    )
+    sce, isce = plan.trials
+    assert sce.cells.keys() == isce.cells.keys()
+    assert len(sce.job().cells) == len(isce.job().cells) - 1
+    deployed, raw, _ = [name for name in sce.cells if "cell/test/pgd" in name]
+    assert sce.cell_ids[deployed] == sce.cell_ids[raw]
+    assert isce.cell_ids[deployed] != isce.cell_ids[raw]
+
+
+def test_validation_sees_clean_and_the_headlines_raw_surfaces_only(plan_of):
+    plan = plan_of(
+        attacks={
+            "pgd": {"eps": [0.02, 0.04], "steps": 3, "surface": ["ce_deployed", "margin_raw"]},
+            "deepfool": {},
+        },
+        headline={"attack": "pgd", "eps": 0.04},
+    )
+    assert [name for name in plan.trials[0].cells if "/validation/" in name] == [
+        "cell/validation/clean",
+        "cell/validation/pgd-l2_rms-un-margin_raw-eps0.04-n3",
+    ]
+    assert plan.headline[names.TEST] == ("cell/test/pgd-l2_rms-un-margin_raw-eps0.04-n3",)
+
+
+def test_parameters_off_their_default_stand_in_a_cells_name(plan_of):
+    plan = plan_of(
+        attacks={
+            "pgd": {"eps": 0.04, "steps": 3, "stop": ["first_success", "last"], "alpha": 0.1},
+        },
+        headline={"attack": "pgd", "stop": "last"},
+    )
+    assert [name for name in plan.trials[0].cells if "test/pgd" in name] == [
+        "cell/test/pgd-l2_rms-un-margin_raw-eps0.04-n3-alpha:0.1",
+        "cell/test/pgd-l2_rms-un-margin_raw-eps0.04-n3-alpha:0.1-stop:last",
+    ]
+
+
+def test_two_cells_of_one_name_are_refused(plan_of):
+    with pytest.raises(InvalidStudy, match="would both be named cell/test/clean"):
+        plan_of(attacks={"pgd": {"eps": 0.04, "steps": 3}, "clean": {}})
+
+
+def test_a_methods_keys_override_the_studys(plan_of):
+    plan = plan_of(
+        training={"epochs": 3, "lr": 0.01},
+        methods={"a": {"loss": "sce"}, "b": {"loss": "sce", "training": {"epochs": 5}}},
+    )
+    assert [(t.model.training.epochs, t.model.training.lr) for t in plan.trials] == [
+        (3, 0.01),
+        (5, 0.01),
+    ]
+
+
+def test_jobs_travel_as_json(plan_of):
+    for trial in plan_of(methods={"isce": {"loss": GRID}}).trials:
+        job = TrialConfig.parse(trial.job().dump())
+        assert job == trial.job()
+        assert job.model.id == trial.id
+
+
+def test_the_description_is_json_and_covers_every_cell(plan_of):
+    plan = plan_of(methods={"isce": {"loss": GRID}})
+    described = json.loads(json.dumps(describe(plan, "study run small.yaml"), allow_nan=False))
+    assert described["axes"] == {"isce": {"loss.s": [1, 1.5, 2], "loss.m": [0.05, 0.1]}}
+    assert set(described["cells"]) == set(plan.trials[0].cells)
+    assert described["headline"]["label"] == "pgd untargeted, l2_rms eps 0.04, 3 steps"
+    assert [trial["trial_id"] for trial in described["trials"]] == list(plan.by_id)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_can_be_planned(name):
+    assert make_plan(read_study(name)).trials
+
+
+def test_the_quickstart_is_what_it_promises():
+    plan = make_plan(read_study("quickstart"))
+    count = {name: 0 for name in plan.study.methods}
+    for trial in plan.trials:
+        count[trial.methods[0]] += 1
+    assert count == {"sce": 3, "norm-sce": 3, "isce-raw": 3, "isce": 25}
+    losses = [trial.model.loss for trial in plan.trials if trial.methods[0] == "isce"]
+    assert {loss.s for loss in losses} == {1, 1.25, 1.5, 1.75, 2}
+    assert {loss.m for loss in losses} == {0.02, 0.04, 0.06, 0.08, 0.1}
+    test = [name for name in plan.trials[0].cells if name.startswith("cell/test/")]
+    assert len(test) == 1 + 16 + 1
+    assert all(cell.n == 200 for cell in plan.trials[0].cells.values())
