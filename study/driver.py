@@ -28,12 +28,10 @@ class Result:
 
     Attributes:
         planned: trials of the study.
-        ran: trials that something was done for.
         failed: reasons by trial id.
     """
 
     planned: int
-    ran: int = 0
     failed: dict[str, str] = field(default_factory=dict)
 
 
@@ -56,13 +54,15 @@ def run_study(
         tracker = Tracker(tracking_uri, plan, store, artifacts, command)
         watcher = _Watcher(plan, store, tracker, display, lock)
         try:
+            left = watcher.left()
             for _ in range(ROUNDS):
-                left = watcher.left()
                 if not left:
                     break
                 display.start(left)
                 _executor(local)(left, store, plan.study.resources, watcher)
-            watcher.left()  # writes what the last round finished
+                left = watcher.left()
+            for trial in left:
+                watcher.lost(trial.id, f"no result after {ROUNDS} rounds")
         finally:
             tracker.stopped()
             display.stop()
@@ -121,7 +121,6 @@ class _Watcher:
             self.tracker.flush()
             self.display.reported(report)
             return
-        self.result.ran += 1
         if report.failed:
             self._fail(trial, report.failed)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
@@ -71,10 +72,11 @@ class StudyLock:
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
-            if not self._held():
-                self.lost = True
-                return
-            self.store.put(self.path, self._record())
+            with contextlib.suppress(OSError):  # a store out of reach is tried again
+                if not self._held():
+                    self.lost = True
+                    return
+                self.store.put(self.path, self._record())
 
     def _held(self) -> bool:
         holder = self._holder()

@@ -46,9 +46,7 @@ class Store:
 
     def entries(self, folder: str) -> set[str]:
         """The names of all complete entries directly under a folder."""
-        depth = self._path(folder).count("/") + 2
-        found = self.fs.glob(self._path(folder, "*", MANIFEST))
-        return {path.split("/")[-2] for path in found if path.count("/") == depth}
+        return {path.split("/")[-2] for path in self.fs.glob(self._path(folder, "*", MANIFEST))}
 
     def write(self, entry: str, objects: Mapping[str, bytes]) -> None:
         """Makes or replaces an entry; readers see the old one until the new one is whole."""
