@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -140,7 +141,7 @@ def report(
     written = write_report(_tracking(tracking_uri), name, folder, _command())
     print(written.table)
     print(f"\nreport: {written.page}")
-    print("MLflow: study ui")
+    print(f"MLflow: {_program()} ui")
 
 
 @app.command()
@@ -165,6 +166,11 @@ def _require_tracked(uri: str) -> None:
 def _tracking(uri: str | None) -> str:
     """The tracking URI; by default a database in the results' folder."""
     return uri or f"sqlite:///{(RESULTS / 'mlflow.db').absolute()}"
+
+
+def _program() -> str:
+    """How to call this command again: by its path where it is not on the PATH."""
+    return "study" if shutil.which("study") else os.path.relpath(sys.argv[0])
 
 
 def _command() -> str:

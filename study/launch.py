@@ -99,6 +99,7 @@ def _job(trial: PlannedTrial, store: Store, resources: Resources) -> dict[str, A
         "trial": trial.job().dump(),
         "storage": store.url,
         "threads": resources.cpu,
+        "gpu": resources.gpu,
     }
 
 

@@ -10,7 +10,7 @@ from study.listener import Listener
 from study.plan import PlannedTrial
 from study.spec import Resources
 from trainables.store import Store
-from trainables.trial import Trial, best_device
+from trainables.trial import Trial, device_for
 
 
 def run_local(
@@ -20,7 +20,7 @@ def run_local(
     torch.set_num_threads(resources.cpu)
     for planned in trials:
         listener.started(planned.id)
-        trial = Trial(planned.job(), store, best_device())
+        trial = Trial(planned.job(), store, device_for(resources.gpu))
         report = trial.advance()
         while not report.done:
             listener.reported(report)

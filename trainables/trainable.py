@@ -13,14 +13,14 @@ from ray import tune
 
 from trainables.config import TrialConfig
 from trainables.store import Store
-from trainables.trial import Trial, best_device
+from trainables.trial import Trial, device_for
 
 
 class StudyTrainable(tune.Trainable):
     """Advances one `Trial` a slice at a time; Tune's own checkpoints are not used.
 
     Its configuration is `{job: {trial: TrialConfig as JSON, storage: the store's address,
-    threads: CPU threads}}`.
+    threads: CPU threads, gpu: share of a GPU}}`.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -31,7 +31,9 @@ class StudyTrainable(tune.Trainable):
         """Called for each further trial of a reused actor."""
         job = new_config["job"]
         torch.set_num_threads(job["threads"])
-        self.life = Trial(TrialConfig.parse(job["trial"]), Store(job["storage"]), best_device())
+        self.life = Trial(
+            TrialConfig.parse(job["trial"]), Store(job["storage"]), device_for(job["gpu"])
+        )
         return True
 
     def step(self) -> dict[str, Any]:

@@ -187,6 +187,6 @@ def execution_record(device: torch.device) -> dict[str, Any]:
     }
 
 
-def best_device() -> torch.device:
-    """A GPU where this process may use one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def device_for(gpu: float) -> torch.device:
+    """A GPU where the trial is to have a share of one and there is one, else the CPU."""
+    return torch.device("cuda" if gpu > 0 and torch.cuda.is_available() else "cpu")

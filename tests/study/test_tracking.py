@@ -1,0 +1,178 @@
+"""MLflow as a projection of the store."""
+
+import numpy as np
+import pytest
+import torch
+
+from study import tracking
+from study.tracking import Tracker, outcome_frame
+from trainables import names
+from trainables.store import Store
+from trainables.trial import Trial
+
+KEYS = {
+    "evaluate": {"validation": 10, "test": 20},
+    "training": {"epochs": 2, "batch_size": 512},
+    "attacks": {
+        "pgd": {
+            "eps": [0.02, 0.04],
+            "steps": [1, 2],
+            "targeted": [False, True],
+            "surface": ["ce_deployed", "margin_raw"],
+        },
+        "deepfool": {"steps": 3},
+    },
+    "headline": {"attack": "pgd", "eps": 0.04, "steps": 2, "targeted": False},
+    "methods": {"isce": {"loss": {"name": "isce", "s": [1.5], "m": [0.1]}}},
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store in which the study's one trial is whole."""
+    return Store(str(tmp_path_factory.mktemp("store")))
+
+
+@pytest.fixture
+def tracked(plan_of, store, tmp_path):
+    """Tracks a study anew: its tracker, its trial, and a look at the runs."""
+
+    def track(**keys):
+        plan = plan_of(**{**KEYS, **keys})
+        (trial,) = plan.trials
+        life = Trial(trial.job(), store, torch.device("cpu"))
+        while not life.advance().done:
+            pass
+        uri = f"sqlite:///{tmp_path}/mlflow.db"
+        return Tracker(uri, plan, store, tmp_path / "artifacts", "study run"), trial
+
+    return track
+
+
+def runs(tracker, role=names.TRIAL):
+    found = tracker.client.search_runs([tracker.experiment])
+    return [run for run in found if run.data.tags[names.ROLE] == role]
+
+
+def test_a_finished_run_shows_every_cell_and_the_headline(tracked, store):
+    tracker, trial = tracked()
+    summary = tracker.finished(trial)
+    (run,) = runs(tracker)
+    metrics = run.data.metrics
+    assert run.info.status == "FINISHED"
+    assert set(trial.cells) <= set(metrics)
+    outcome = {
+        name: tracking.read_outcome(store, trial.id, cell_id)["correct_after"]
+        for name, cell_id in trial.cell_ids.items()
+    }
+    pgd = "cell/test/pgd-l2_rms-un-{}-eps0.04-n2"
+    raw, deployed = outcome[pgd.format("margin_raw")], outcome[pgd.format("ce_deployed")]
+    assert metrics[names.ROBUST] == summary.robust == pytest.approx(raw.mean())
+    assert metrics[names.MASKING_GAP] == pytest.approx(max(deployed.mean() - raw.mean(), 0))
+    assert metrics[names.CLEAN] == summary.clean == pytest.approx(outcome["cell/test/clean"].mean())
+    bounded = [value for name, value in outcome.items() if name.startswith("cell/test/pgd")]
+    assert metrics[names.WORST_CASE] == pytest.approx(np.min(bounded, axis=0).mean())
+    assert metrics[names.N] == 20
+    assert metrics["hp/loss.s"] == 1.5
+
+
+def test_targeted_cells_have_a_hit_rate_and_untargeted_ones_none(tracked):
+    tracker, trial = tracked()
+    tracker.finished(trial)
+    metrics = runs(tracker)[0].data.metrics
+    for name in trial.cells:
+        assert (name + names.HIT in metrics) == ("-tar-" in name)
+        assert (name + names.L2_MEDIAN in metrics) == ("clean" not in name)
+
+
+def test_series_have_a_point_a_step_count_and_an_eps(tracked):
+    tracker, trial = tracked()
+    tracker.finished(trial)
+    (run,) = runs(tracker)
+
+    def steps(metric):
+        points = tracker.client.get_metric_history(run.info.run_id, metric)
+        return sorted(point.step for point in points)
+
+    assert steps("by_steps/pgd-un-margin_raw") == [1, 2]
+    assert steps("by_eps/pgd-tar-ce_deployed") == [20, 40]
+    assert steps(names.TRAIN_LOSS) == [1, 2]
+
+
+def test_writing_twice_changes_nothing(tracked):
+    tracker, trial = tracked()
+    tracker.finished(trial)
+    first = runs(tracker)[0].data.to_dictionary()
+    assert not tracker.stale(trial)
+    tracker.finished(trial)
+    (run,) = runs(tracker)
+    assert run.data.to_dictionary() == first
+    history = tracker.client.get_metric_history(run.info.run_id, names.TRAIN_LOSS)
+    assert len(history) == 2
+
+
+def test_a_new_tracker_knows_what_is_tracked(tracked, monkeypatch):
+    tracker, trial = tracked()
+    assert tracker.stale(trial)
+    tracker.finished(trial)
+    again, trial = tracked()
+    assert not again.stale(trial)
+    monkeypatch.setattr(tracking, "REVISION", -1)
+    assert again.stale(trial)
+
+
+def test_a_renamed_method_replaces_the_run(tracked):
+    tracker, trial = tracked()
+    tracker.finished(trial)
+    loss = KEYS["methods"]["isce"]
+    again, renamed = tracked(methods={"margin": loss})
+    assert renamed.id == trial.id
+    assert again.stale(renamed)
+    again.finished(renamed)
+    (run,) = runs(again)
+    assert run.data.params["method"] == "margin"
+
+
+def test_nothing_is_left_running(tracked):
+    tracker, trial = tracked()
+    tracker.started(trial)
+    assert runs(tracker)[0].info.status == "RUNNING"
+    accuracies = {names.TRAIN_ACCURACY: 0.1, names.VALIDATION_ACCURACY: 0.2}
+    tracker.epochs(trial, [{"epoch": 1, "time": 1.0, names.TRAIN_LOSS: 2.0, **accuracies}])
+    tracker.stopped()
+    (run,) = runs(tracker)
+    assert run.info.status == "KILLED"
+    assert run.data.metrics[names.TRAIN_LOSS] == 2.0
+
+
+def test_a_failure_says_why_and_success_forgets_it(tracked):
+    tracker, trial = tracked()
+    tracker.started(trial)
+    tracker.failed(trial, "NonFiniteLoss: at epoch 1")
+    (run,) = runs(tracker)
+    assert (run.info.status, run.data.tags[names.REASON]) == (
+        "FAILED",
+        "NonFiniteLoss: at epoch 1",
+    )
+    tracker.finished(trial)
+    (run,) = runs(tracker)
+    assert (run.info.status, run.data.tags[names.REASON]) == ("FINISHED", "")
+
+
+def test_the_plan_stands_in_one_report_run(tracked):
+    tracker, _ = tracked()
+    tracker, _ = tracked()
+    (run,) = runs(tracker, names.REPORT)
+    files = {item.path for item in tracker.client.list_artifacts(run.info.run_id)}
+    assert files == {names.PLAN_FILE, names.STUDY_FILE}
+
+
+def test_outcomes_are_one_row_an_image_and_cell(tracked, store):
+    _, trial = tracked()
+    outcomes = {
+        name: tracking.read_outcome(store, trial.id, cell_id)
+        for name, cell_id in trial.cell_ids.items()
+    }
+    frame = outcome_frame(outcomes)
+    assert len(frame) == sum(cell.n for cell in trial.cells.values())
+    assert {"cell", "index", "label", "target", "hit", "passes", "l2", "linf"} <= set(frame)
