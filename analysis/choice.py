@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.plan import Group, axis_label
+from analysis.plan import Group
 from analysis.runs import Results
 from trainables import names
 
@@ -145,20 +145,8 @@ def _points(rows: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
     """One row a configuration: means over its seeds.
 
     Rounded, so that equal counts of images tie whatever the order they were summed in.
-    Labelled by their place on the axes, as a trial that answers for several methods may
-    bear another's name.
     """
     values = [names.ROBUST_VAL, names.ROBUST, _VALIDATION_CLEAN]
     columns = rows.reindex(columns=["arm", "label", *axes, *values])
     means = columns.groupby(["arm", "label", *axes], sort=False, dropna=False)[values].mean()
-    points = means.round(12).reset_index()
-    if axes:
-        points["label"] = [
-            " ".join([str(rows["method"].iloc[0]), *map(_coordinate, axes, values)])
-            for values in points[list(axes)].to_numpy(dtype=float)
-        ]
-    return points
-
-
-def _coordinate(axis: str, value: float) -> str:
-    return f"{axis_label(axis)}={names.number(value)}"
+    return means.round(12).reset_index()

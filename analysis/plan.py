@@ -166,6 +166,15 @@ class Plan:
         """The swept numbers of a method and their values; empty if nothing is swept."""
         return self.raw["axes"].get(method) or {}
 
+    def arms(self, group: Group, method: str) -> dict[str, dict[str, float]]:
+        """Each configuration of a method with its place on the axes."""
+        return {
+            trial["arm"]: dict(trial["axes"])
+            for trial in self.trials
+            if method in trial["methods"]
+            and (trial["dataset"], trial["backbone"]) == (group.dataset, group.backbone)
+        }
+
     def controls(self, method: str) -> tuple[str, ...]:
         """The control arms of a method."""
         return tuple((self.raw.get("controls") or {}).get(method, ()))

@@ -211,7 +211,8 @@ def _frame(plan: Plan, runs: Mapping[str, Run]) -> pd.DataFrame:
         run = runs.get(trial["trial_id"])
         axes = {axis: trial["axes"].get(axis, float("nan")) for axis in swept}
         tracked = _tracked(run, metrics, wanted)
-        rows.append({"method": method, **_described(trial), **axes, **tracked})
+        label = trial["labels"][method]
+        rows.append({"method": method, "label": label, **_described(trial), **axes, **tracked})
     return pd.DataFrame(rows)
 
 
@@ -225,7 +226,7 @@ def _method_trials(plan: Plan) -> Iterable[tuple[str, Mapping[str, Any]]]:
 
 
 def _described(trial: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("trial_id", "arm", "label", "name", "seed", "dataset", "backbone", "evidence")
+    keys = ("trial_id", "arm", "name", "seed", "dataset", "backbone", "evidence")
     return {key: trial[key] for key in keys}
 
 

@@ -6,7 +6,7 @@ import itertools
 import platform
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -30,19 +30,28 @@ class PlannedTrial:
 
     Attributes:
         model: what is trained.
-        methods: all methods of the study whose point this is; identical points train once.
-        label: method and swept parameters, such as `isce s=1 m=0.1`.
+        labels: all methods of the study whose point this is (identical points train once),
+            each with its label, the method and its swept parameters: `isce s=1 m=0.1`.
         axes: swept parameters by dotted key.
         seeds: number of seeds of its arm.
         cells: what is measured, by metric name; names differ where ids may agree.
     """
 
     model: ModelConfig
-    methods: tuple[str, ...]
-    label: str
+    labels: dict[str, str]
     axes: dict[str, Any]
     seeds: int
     cells: dict[str, Cell]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """All methods whose point this is."""
+        return tuple(self.labels)
+
+    @property
+    def label(self) -> str:
+        """The first method's label."""
+        return next(iter(self.labels.values()))
 
     @cached_property
     def id(self) -> str:
@@ -204,14 +213,12 @@ def _trials(
             axes = {key: value for point in points for key, value in point.axes.items()}
             parts = dict(zip((*COMPONENTS, "training"), (p.value for p in points), strict=True))
             seeds = method.seeds or study.seeds
-            swept = {
-                key: value for key, value in axes.items() if key not in ("dataset", "backbone")
-            }
+            for place in ("dataset", "backbone"):  # stands in the run's name already
+                axes.pop(place, None)
             for seed in dict.fromkeys(seeds):
                 yield PlannedTrial(
                     model=ModelConfig(**parts, seed=seed),
-                    methods=(name,),
-                    label=" ".join([name, *map(_assignment, swept.items())]),
+                    labels={name: " ".join([name, *map(_assignment, axes.items())])},
                     axes=axes,
                     seeds=len(set(seeds)),
                     cells=_cells_of(study, cells, parts),
@@ -252,14 +259,9 @@ def _merge(trials: Iterable[PlannedTrial]) -> Iterator[PlannedTrial]:
     for trial in trials:
         groups.setdefault(trial.id, []).append(trial)
     for first, *others in groups.values():
-        methods = dict.fromkeys(name for trial in (first, *others) for name in trial.methods)
+        labels = {name: label for trial in others for name, label in trial.labels.items()}
         seeds = max(trial.seeds for trial in (first, *others))
-        yield _with(first, methods=tuple(methods), seeds=seeds)
-
-
-def _with(trial: PlannedTrial, **changes: Any) -> PlannedTrial:
-    fields = {name: getattr(trial, name) for name in PlannedTrial.__dataclass_fields__}
-    return PlannedTrial(**{**fields, **changes})
+        yield replace(first, labels={**first.labels, **labels}, seeds=seeds)
 
 
 def _assignment(item: tuple[str, Any]) -> str:
@@ -309,9 +311,18 @@ def _axes(trials: Iterable[PlannedTrial], method: str) -> dict[str, list[Any]]:
     axes: dict[str, dict[Any, None]] = {}
     for trial in trials:
         if method in trial.methods:
-            for key, value in trial.axes.items():
+            for key, value in numeric(trial.axes).items():
                 axes.setdefault(key, {})[value] = None
     return {key: list(values) for key, values in axes.items()}
+
+
+def numeric(axes: Mapping[str, Any]) -> dict[str, float]:
+    """The axes that are numbers: what can be drawn along, and filtered by >=."""
+    return {
+        key: value
+        for key, value in axes.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def _seeds(trials: Iterable[PlannedTrial], method: str) -> list[int]:
@@ -335,12 +346,12 @@ def _describe_trial(trial: PlannedTrial) -> dict[str, Any]:
         "trial_id": trial.id,
         "methods": list(trial.methods),
         "arm": trial.arm,
-        "label": trial.label,
+        "labels": trial.labels,
         "name": trial.name,
         "seed": trial.model.seed,
         "dataset": trial.model.dataset.name,
         "backbone": trial.model.backbone.name,
-        "axes": trial.axes,
+        "axes": numeric(trial.axes),
         "params": trial.params(),
         "evidence": trial.evidence,
     }

@@ -23,7 +23,7 @@ import safetensors.numpy
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag, ViewType
 
-from study.plan import Plan, PlannedTrial, describe, git_revision
+from study.plan import Plan, PlannedTrial, describe, git_revision, numeric
 from trainables import names
 from trainables.store import Store
 
@@ -191,8 +191,7 @@ class Tracker:
         if not run.data.params:
             hyper = [
                 Metric(f"{names.HYPER}{key}", float(value), 0, 0)
-                for key, value in trial.axes.items()
-                if isinstance(value, int | float) and not isinstance(value, bool)
+                for key, value in numeric(trial.axes).items()
             ]
             self.client.log_batch(
                 run.info.run_id, hyper, [Param(key, value) for key, value in params.items()]

@@ -90,11 +90,17 @@ class Grid:
 
 
 def surfaces(plan: Plan) -> Iterator[tuple[Group, str]]:
-    """The (data set and backbone, method) pairs that have a surface: two numbers swept."""
+    """The (data set and backbone, method) pairs that have a surface: two numbers swept.
+
+    Where something else is swept too, a point would be several configurations: no surface.
+    """
     for group in plan.groups:
         for method in plan.methods:
             axes = plan.axes(method)
-            if len(axes) == 2 and all(len(values) > 1 for values in axes.values()):
+            arms = plan.arms(group, method)
+            points = {tuple(point.items()) for point in arms.values()}
+            swept = len(axes) == 2 and all(len(values) > 1 for values in axes.values())
+            if swept and len(points) == len(arms):
                 yield group, method
 
 

@@ -22,7 +22,7 @@ def rows(*points: tuple[float, float, float, float, float]) -> pd.DataFrame:
     return frame.assign(
         method="isce",
         arm=[f"arm{i}" for i in range(len(frame))],
-        label="another method's",
+        label=[f"isce s={point[0]:g} m={point[1]:g}" for point in points],
     )
 
 

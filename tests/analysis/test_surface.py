@@ -176,6 +176,12 @@ def test_studies_without_two_swept_numbers_have_no_surface(small: Results, flat:
     assert list(surfaces(line)) == []
 
 
+def test_no_surface_where_a_point_would_be_several_configurations(small: Results) -> None:
+    doubled = [{**trial, "arm": f"other {trial['arm']}"} for trial in small.plan.trials]
+    plan = Plan({**small.plan.raw, "trials": [*small.plan.trials, *doubled]})
+    assert list(surfaces(plan)) == []
+
+
 def test_no_baseline_no_plane(small: Results, group: Group) -> None:
     plan = Plan({**small.plan.raw, "baseline": None, "choose": None})
     bare = Results(plan, small.frame, "", small.report_run, small.client)

@@ -239,7 +239,7 @@ def described(model: Model) -> dict[str, Any]:
         "trial_id": model.trial_id,
         "methods": list(model.methods),
         "arm": f"{model.label} {model.dataset}",
-        "label": model.label,
+        "labels": {method: model.label for method in model.methods},
         "seed": model.seed,
         "dataset": model.dataset,
         "backbone": "lenet5",

@@ -29,7 +29,7 @@ def test_identical_points_are_trained_once_under_all_their_names(plan_of):
     )
     assert len(plan.trials) == 2 + 6 - 1
     shared = plan.trials[0]
-    assert shared.methods == ("norm-sce", "isce")
+    assert shared.labels == {"norm-sce": "norm-sce", "isce": "isce s=1 m=0"}
     assert shared.evidence == "2 seeds"
 
 
@@ -45,6 +45,15 @@ def test_ids_do_not_depend_on_names_infrastructure_or_writing(plan_of):
     )
     assert other.trials[0].id == first.trials[0].id
     assert set(other.trials[0].cell_ids.values()) == set(first.trials[0].cell_ids.values())
+
+
+def test_axes_that_are_no_numbers_name_arms_but_are_not_drawn_along(plan_of):
+    loss = {**GRID, "normalize": ["logits", "none"]}
+    plan = plan_of(data=["mnist5k"], methods={"isce": {"loss": loss}})
+    assert plan.trials[0].label == "isce s=1 m=0.05 normalize=logits"
+    described = describe(plan, "study run small.yaml")
+    assert set(described["axes"]["isce"]) == {"loss.s", "loss.m"}
+    assert described["trials"][0]["axes"] == {"loss.s": 1, "loss.m": 0.05}
 
 
 def test_arms_are_the_same_over_seeds_and_differ_over_everything_else(plan_of):
