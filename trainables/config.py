@@ -206,5 +206,5 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_canonical(item) for item in value]
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(f"{value:.12g}")
+        return float(f"{value:.12g}") + 0.0  # -0.0 is 0.0
     return value

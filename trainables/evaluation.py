@@ -14,7 +14,9 @@ from trainables.classifier import Classifier
 from trainables.config import Cell
 from trainables.datasets.base import Split, Splits
 
-BATCH = 256  # images at a time; no result depends on it
+# Images at a time. No result depends on it but for float32's rounding: DeepFool's `per_step`
+# rule, which leaves images ON the boundary, is decided by that.
+BATCH = 256
 
 
 @torch.no_grad()
@@ -39,8 +41,13 @@ def measure(
         cell: attack, split and number of images.
         splits: the model's data set, on the model's device.
         batch: images at a time.
+
+    Raises:
+        ValueError: the split has fewer images than the cell asks for.
     """
     split = (splits.test if cell.split == "test" else splits.validation).first(cell.n)
+    if len(split) < cell.n:
+        raise ValueError(f"expected {cell.n} {cell.split} images, found {len(split)}")
     parts = [
         cell.attack(
             classifier, split.images[index], split.labels[index], indices=index, seed=cell.seed

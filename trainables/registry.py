@@ -82,12 +82,16 @@ def component(name: str, *, revision: int) -> Callable[[type[C]], type[C]]:
         made = cast(type[C], dataclass(frozen=True, kw_only=True, config=_STRICT)(cls))
         made.name, made.revision = name, revision
         kind = _components.setdefault(made.kind, {})
-        if kind.setdefault(name, made) is not made and kind[name].__module__ != made.__module__:
+        if name in kind and _place(kind[name]) != _place(made):  # a reloaded module may replace
             raise ValueError(f"two components of kind {made.kind!r} are named {name!r}")
         kind[name] = made
         return made
 
     return register
+
+
+def _place(cls: type[Component]) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__
 
 
 def names(kind: str) -> tuple[str, ...]:
@@ -135,8 +139,8 @@ def _load() -> None:
     global _loaded
     if _loaded:
         return
-    _loaded = True
     for package in _PACKAGES:
         found = importlib.import_module(f"trainables.{package}")
         for module in pkgutil.iter_modules(found.__path__, f"{found.__name__}."):
             importlib.import_module(module.name)
+    _loaded = True

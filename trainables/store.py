@@ -23,6 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 from trainables.errors import DamagedEntry
 
 MANIFEST = "manifest.json"
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError)  # what a damaged manifest raises
 
 
 class Store:
@@ -46,7 +47,8 @@ class Store:
 
     def entries(self, folder: str) -> set[str]:
         """The names of all complete entries directly under a folder."""
-        return {path.split("/")[-2] for path in self.fs.glob(self._path(folder, "*", MANIFEST))}
+        found = self.fs.find(self._path(folder), maxdepth=2)
+        return {path.split("/")[-2] for path in found if path.endswith(f"/{MANIFEST}")}
 
     def write(self, entry: str, objects: Mapping[str, bytes]) -> None:
         """Makes or replaces an entry; readers see the old one until the new one is whole."""
@@ -69,16 +71,19 @@ class Store:
             DamagedEntry: the bytes are not those promised; the entry is set aside, so that
                 the next run makes it anew.
         """
-        text = self.fs.cat_file(self._path(entry, MANIFEST))
-        try:
-            described = json.loads(text)["objects"]
-            return {name: self._checked(entry, item) for name, item in described.items()}
-        except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-            aside = self._set_aside(entry)
-            raise DamagedEntry(
-                f"store entry {entry} is damaged ({error}); set aside as {aside}, "
-                "run the study again to make it anew"
-            ) from error
+        while True:
+            manifest = self.fs.cat_file(self._path(entry, MANIFEST))
+            try:
+                described = json.loads(manifest)["objects"]
+                return {name: self._checked(entry, item) for name, item in described.items()}
+            except (*_MALFORMED, FileNotFoundError) as error:
+                if self.fs.cat_file(self._path(entry, MANIFEST)) != manifest:
+                    continue  # a writer replaced it meanwhile: read the new one
+                aside = self._set_aside(entry)
+                raise DamagedEntry(
+                    f"store entry {entry} is damaged ({error}); set aside as {aside}, "
+                    "run the study again to make it anew"
+                ) from error
 
     def read_json(self, entry: str, name: str) -> Any:
         """One JSON object of an entry, or None where there is no such entry."""
@@ -102,11 +107,22 @@ class Store:
         target = self._path(path)
         self.fs.makedirs(posixpath.dirname(target), exist_ok=True)
         try:
-            with self.fs.open(target, "xb") as file:
-                file.write(data)
+            if isinstance(self.fs, LocalFileSystem):
+                self._link(target, data)
+            else:
+                self.fs.pipe_file(target, data, mode="create")
         except FileExistsError:
             return False
         return True
+
+    def _link(self, target: str, data: bytes) -> None:
+        """Nobody sees the file before it is whole."""
+        temporary = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
+        self.fs.pipe_file(temporary, data)
+        try:
+            os.link(temporary, target)
+        finally:
+            os.remove(temporary)
 
     def get(self, path: str) -> bytes:
         """Reads one plain file.

@@ -63,7 +63,7 @@ class Trial:
         try:
             return self._step(seconds)
         except DamagedEntry as error:  # it is set aside by now: make it anew
-            self._trainer = self._classifier = self._missing = None
+            self._forget()
             return Report(trial_id=self.id, done=False, warning=str(error))
         except Exception as error:
             return self._fail(error)
@@ -96,6 +96,8 @@ class Trial:
             self._trainer = Trainer(self.config.model, self._splits(), self.device)
             if self.store.has(f"progress/{self.id}"):
                 self._trainer.load(self.store.read(f"progress/{self.id}"))
+        else:  # a crash may have come between the model and this
+            self.store.remove(f"progress/{self.id}")
         measured = self.store.entries(f"outcomes/{self.id}")
         self._missing = [cell for cell in self.config.cells if cell.id(self.id) not in measured]
 
@@ -164,7 +166,12 @@ class Trial:
             {"reason": reason, "traceback": traceback.format_exc(), "time": time.time()}
         )
         self._write_record()
+        self._forget()
         return Report(trial_id=self.id, done=True, failed=reason)
+
+    def _forget(self) -> None:
+        """The next step begins with what the store holds, not with half of a failed one."""
+        self._trainer = self._classifier = self._missing = None
 
     def _write_record(self) -> None:
         if self._trainer is not None:

@@ -21,6 +21,7 @@ from trainables.registry import Component
 from trainables.seeding import wrong_classes
 
 ROUNDING = 1e-5  # the share of eps by which float32 may overshoot a budget
+SLACK = 1e-7  # what float32 rounds pixels of about 1 by, where eps is smaller than 0.01
 
 Eps = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Steps = Annotated[int, Field(ge=1)]
@@ -150,9 +151,10 @@ class Attack(Component):
 
         Raises:
             ValueError: images outside [0, 1].
-            BrokenInvariant: a perturbation left its budget, a bug of the attack's.
+            BrokenInvariant: a perturbation left its budget or is not finite, a bug of the
+                attack's.
         """
-        if images.numel() and (images.min() < 0 or images.max() > 1):
+        if not bool(((images >= 0) & (images <= 1)).all()):  # NaN is outside too
             raise ValueError("expected images in [0, 1]")
         indices = torch.arange(len(images)) if indices is None else indices
         adversarial, queries = images.clone(), torch.zeros(len(images), dtype=torch.long)
@@ -175,17 +177,19 @@ class Attack(Component):
                 result, spent = self.perturb(classifier, batch)
                 adversarial[alive] = result.detach().clamp(0, 1)
                 queries[alive.cpu()] = spent.cpu()
-                self._check_budget(images[alive], adversarial[alive])
+                self._check(images[alive], adversarial[alive])
             with torch.no_grad():
                 predicted = classifier(adversarial).argmax(dim=1)
         return _judge(images, labels, adversarial, before, predicted, targets, queries)
 
-    def _check_budget(self, images: Tensor, adversarial: Tensor) -> None:
+    def _check(self, images: Tensor, adversarial: Tensor) -> None:
+        if not bool(adversarial.isfinite().all()):
+            raise BrokenInvariant(f"{self} made an image with pixels that are no numbers")
         radius = self.radius(images)
         if radius is None or self.norm is None:
             return
         excess = size(adversarial - images, self.norm) - radius * (1 + ROUNDING)
-        if not bool(excess.max() <= 1e-7):  # not `>`: NaN is a violation too
+        if bool(excess.max() > SLACK):
             raise BrokenInvariant(f"{self} left its budget by {float(excess.max()):.3g}")
 
 

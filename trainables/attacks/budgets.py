@@ -68,6 +68,8 @@ def _read(value: Any) -> Budget:
     """A budget from its name or `{name: …}`, as it stands in a study file."""
     if isinstance(value, Budget):
         return value
+    if not isinstance(value, str | dict):
+        raise ValueError(f"expected the name of a budget or {{name: …}}, found {value!r}")
     try:
         return cast(Budget, registry.build("budget", value))
     except UnknownName as error:  # a ValueError is what pydantic collects

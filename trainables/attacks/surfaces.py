@@ -48,7 +48,7 @@ def _margin(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
     if targets is not None:
         return _pick(logits, targets) - true
     others = logits.masked_fill(F.one_hot(labels, logits.shape[1]).to(torch.bool), -torch.inf)
-    return others.amax(dim=1) - true
+    return others.max(dim=1).values - true  # one class of those tied: amax averages gradients
 
 
 def _pick(logits: Tensor, index: Tensor) -> Tensor:

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import safetensors.torch
+import torch
+
+from trainables.attacks.clean import Clean
+from trainables.attacks.deepfool import DeepFool
+from trainables.attacks.pgd import PGD
+from trainables.config import Cell
+from trainables.datasets.base import Split
+from trainables.evaluation import COLUMNS, accuracy, dump_outcome, measure
+
+ATTACK = PGD(budget="l2_abs", eps=1.2, steps=5, targeted=True, random_start=True)
+
+
+def cell(attack=ATTACK, split="test", n=60, seed=0):
+    return Cell(attack=attack, split=split, n=n, seed=seed)
+
+
+def test_accuracy_is_the_share_of_images_classified_rightly(sce, splits):
+    with torch.no_grad():
+        hits = sce(splits.test.images).argmax(dim=1) == splits.test.labels
+    for batch in (500, 256, 7):
+        assert accuracy(sce, splits.test, batch) == pytest.approx(float(hits.float().mean()))
+    assert accuracy(sce, splits.test) > 0.93
+
+
+def test_accuracy_is_taken_in_eval_mode_and_restores_the_mode(sce, splits):
+    model = copy.deepcopy(sce)
+    model.backbone.insert(0, torch.nn.Dropout(0.9))
+    model.train()
+    assert accuracy(model, splits.test) == accuracy(sce, splits.test)
+    assert model.training
+    assert model.backbone[0].training
+    model.eval()
+    accuracy(model, splits.test)
+    assert not model.training
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_measures_the_first_n_images_of_its_split(sce, splits, split):
+    outcome = measure(sce, cell(Clean(), split, 70), splits)
+    part = getattr(splits, split).first(70)
+    with torch.no_grad():
+        hits = sce(part.images).argmax(dim=1) == part.labels
+    assert torch.equal(outcome.correct_before.bool(), hits)
+    assert torch.equal(outcome.correct_after, outcome.correct_before)
+    assert outcome.l2.count_nonzero() == 0
+    assert outcome.queries.count_nonzero() == 0
+
+
+@pytest.mark.parametrize("attack", [ATTACK, DeepFool(steps=5)], ids=lambda a: a.name)
+def test_outcome_does_not_depend_on_the_batch_size(sce, splits, attack):
+    whole = measure(sce, cell(attack), splits)
+    for batch in (1, 23, 59):
+        some = measure(sce, cell(attack), splits, batch=batch)
+        for name in ("correct_before", "correct_after", "targets", "hit", "queries"):
+            assert torch.equal(getattr(some, name), getattr(whole, name)), name
+        assert torch.allclose(some.l2, whole.l2, atol=1e-4)
+
+
+def test_larger_n_extends_a_smaller_one(sce, splits):
+    small, large = (measure(sce, cell(n=n), splits) for n in (30, 60))
+    for name in ("correct_before", "correct_after", "targets", "hit"):
+        assert torch.equal(getattr(large, name)[:30], getattr(small, name)), name
+
+
+def test_seed_of_the_cell_keys_the_targets(sce, splits):
+    one, same, other = (measure(sce, cell(seed=seed), splits).targets for seed in (0, 0, 1))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_more_images_than_there_are_are_not_measured_silently(sce, splits):
+    # The cell's id says 600: an outcome of 500 images must not stand under it.
+    with pytest.raises(ValueError, match="500"):
+        measure(sce, cell(Clean(), n=600), splits)
+
+
+def test_outcome_is_stored_with_labels_and_without_pickle(sce, splits):
+    outcome = measure(sce, cell(), splits)
+    objects = dump_outcome(outcome, splits.test.first(60).labels)
+    assert set(objects) == {"outcome.safetensors", "outcome.json"}
+    stored = safetensors.torch.load(objects["outcome.safetensors"])
+    assert set(stored) == {*COLUMNS, "labels"}
+    assert set(COLUMNS) == {
+        *("correct_before", "correct_after", "l2", "linf", "queries", "targets", "hit")
+    }
+    for name in COLUMNS:
+        assert torch.equal(stored[name], getattr(outcome, name))
+    assert torch.equal(stored["labels"], splits.test.labels[:60])
+    assert json.loads(objects["outcome.json"]) == {"passes": 1}
+
+
+def test_split_knows_its_length_and_front():
+    split = Split(torch.rand(5, 1, 2, 2), torch.arange(5))
+    assert len(split) == 5
+    assert split.first(2).labels.tolist() == [0, 1]
+    assert torch.equal(split.first(2).images, split.images[:2])

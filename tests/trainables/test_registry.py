@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import importlib
+from typing import ClassVar
+
+import pytest
+from pydantic import ValidationError
+
+from trainables import registry
+from trainables.config import content_id
+from trainables.errors import UnknownName
+from trainables.losses.isce import ISCE
+from trainables.registry import Component, component
+
+
+@pytest.fixture
+def scratch(monkeypatch):
+    """A registry of the test's own, so that the real one is left as it was."""
+    real = {kind: dict(components) for kind, components in registry._components.items()}
+    monkeypatch.setattr(registry, "_components", real)
+
+
+class Toy(Component):
+    kind: ClassVar[str] = "toy"
+
+
+def toy(name="plain", revision=1, module=__name__, **namespace):
+    annotations = {field: float for field in namespace if not field.startswith("un")}
+    body = {"__annotations__": annotations, "__module__": module, **namespace}
+    return component(name, revision=revision)(type("Made", (Toy,), body))
+
+
+def test_names_are_sorted_and_found_without_importing_them_first():
+    assert registry.names("loss") == tuple(sorted(registry.names("loss")))
+    assert {"sce", "isce"} <= set(registry.names("loss"))
+    assert {"pgd", "deepfool", "clean"} <= set(registry.names("attack"))
+
+
+def test_unknown_component_lists_the_names_and_suggests():
+    with pytest.raises(UnknownName, match=r"unknown loss 'isse'; did you mean '(isce|sce)'") as e:
+        registry.find("loss", "isse")
+    assert all(name in str(e.value) for name in registry.names("loss"))
+
+
+@pytest.mark.parametrize("name", [None, 3, ["sce"], {"a": 1}])
+def test_name_that_is_no_text_is_unknown_too(name):
+    with pytest.raises(UnknownName):
+        registry.find("loss", name)
+
+
+def test_unknown_kind_is_told():
+    with pytest.raises(UnknownName, match="unknown los 'sce'"):
+        registry.find("los", "sce")
+
+
+def test_build_takes_a_name_or_a_specification():
+    assert registry.build("loss", "isce") == ISCE()
+    assert registry.build("loss", {"name": "isce", "s": 2.0}) == ISCE(s=2.0)
+
+
+def test_build_leaves_the_specification_as_it_was():
+    spec = {"name": "isce", "s": 2.0}
+    registry.build("loss", spec)
+    assert spec == {"name": "isce", "s": 2.0}
+
+
+def test_build_tells_all_wrong_parameters_at_once():
+    with pytest.raises(ValidationError) as error:
+        registry.build("loss", {"name": "isce", "s": 0.5, "m": -1.0, "margin": 3})
+    assert {item["loc"][-1] for item in error.value.errors()} == {"s", "m", "margin"}
+
+
+def test_numbers_are_not_guessed_from_text():
+    with pytest.raises(ValidationError):
+        ISCE(s="2")
+    with pytest.raises(ValidationError):
+        ISCE(s=True)
+    assert ISCE(s=2) == ISCE(s=2.0)
+
+
+def test_two_modules_may_not_share_a_name(scratch):
+    toy()
+    with pytest.raises(ValueError, match="two components of kind 'toy' are named 'plain'"):
+        toy(module="elsewhere")
+
+
+def test_one_module_may_not_use_a_name_twice(scratch):
+    def another():
+        class Another(Toy):
+            pass
+
+        return component("plain", revision=1)(Another)
+
+    toy()
+    with pytest.raises(ValueError, match="two components of kind 'toy' are named 'plain'"):
+        another()
+
+
+def test_a_name_may_be_used_by_another_kind(scratch):
+    toy(name="sce")
+    assert registry.find("loss", "sce").__name__ == "SCE"
+
+
+def test_component_module_that_fails_to_import_fails_every_time(monkeypatch):
+    monkeypatch.setattr(registry, "_loaded", False)
+    real = importlib.import_module
+
+    def broken(name, *rest):
+        if name == "trainables.losses.sce":
+            raise ImportError("no such module")
+        return real(name, *rest)
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    for _ in range(2):
+        with pytest.raises(ImportError):
+            registry.names("loss")
+
+
+def test_field_added_later_is_left_out_of_the_id_at_its_old_value(scratch):
+    old = toy(a=1.0)
+    new = toy(a=1.0, b=0.0, unhashed={"b": 0.0})
+    assert content_id(new(a=2.0).identity()) == content_id(old(a=2.0).identity())
+    assert content_id(new(a=2.0, b=0.5).identity()) != content_id(old(a=2.0).identity())
+    assert "b" not in new().identity()["parameters"]
+
+
+def test_unhashed_counts_the_old_value_not_the_default(scratch):
+    # The default may move on; the id of what was done before must not.
+    new = toy(a=1.0, b=9.0, unhashed={"b": 0.0})
+    assert "b" not in new(b=0.0).identity()["parameters"]
+    assert new().identity()["parameters"]["b"] == 9.0
+
+
+def test_spec_holds_unhashed_fields_too(scratch):
+    assert toy(a=1.0, b=0.0, unhashed={"b": 0.0})().spec() == {"name": "plain", "a": 1.0, "b": 0.0}

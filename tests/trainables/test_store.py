@@ -1,0 +1,314 @@
+"""The store: whole entries or none, on local and remote addresses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from trainables.errors import DamagedEntry
+from trainables.store import MANIFEST, Store
+
+OLD = {"weights.safetensors": b"old weights", "config.json": b'{"old": 1}'}
+NEW = {"weights.safetensors": b"new weights", "history.json": b"[2]"}
+
+
+@pytest.fixture(params=["local", "memory", "memory root"])
+def store(request, tmp_path):
+    """An empty store on a local path, and in fsspec's memory."""
+    if request.param == "local":
+        yield Store(str(tmp_path / "store"))
+        return
+    made = Store("memory://" if "root" in request.param else f"memory://{uuid.uuid4().hex}")
+    made.fs.store.clear()
+    made.fs.pseudo_dirs[:] = [""]
+    yield made
+    made.fs.store.clear()
+
+
+def spoil(store, entry, name="weights", data=b"spoilt"):
+    """Replaces the bytes of the object whose file begins with `name`."""
+    (path,) = (p for p in store.fs.ls(store._path(entry), detail=False) if f"/{name}" in p)
+    store.fs.pipe_file(path, data)
+
+
+def test_reads_what_was_written(store):
+    store.write("models/a", OLD)
+    assert store.has("models/a")
+    assert store.read("models/a") == OLD
+
+
+def test_replaces_an_entry_whole(store):
+    store.write("models/a", OLD)
+    store.write("models/a", NEW)
+    assert store.read("models/a") == NEW
+
+
+def test_replaced_objects_leave_no_files_behind(store):
+    for _ in range(3):
+        store.write("models/a", OLD)
+        store.write("models/a", NEW)
+    assert len(store.fs.ls(store._path("models/a"), detail=False)) == len(NEW) + 1
+
+
+def test_absent_entry_is_absent(store):
+    assert not store.has("models/a")
+    assert store.entries("models") == set()
+    assert store.read_json("models/a", "x.json") is None
+    with pytest.raises(FileNotFoundError):
+        store.read("models/a")
+    store.remove("models/a")
+
+
+def test_entries_are_those_directly_under_a_folder(store):
+    for entry in ("outcomes/m/a", "outcomes/m/b", "outcomes/other/c", "models/m"):
+        store.write(entry, OLD)
+    assert store.entries("outcomes/m") == {"a", "b"}
+    assert store.entries("models") == {"m"}
+    assert store.entries("outcomes") == set()
+
+
+def test_objects_without_a_manifest_are_no_entry(store):
+    store.put("outcomes/m/a/weights.bin", b"half")
+    assert not store.has("outcomes/m/a")
+    assert store.entries("outcomes/m") == set()
+
+
+def test_removed_entry_is_gone(store):
+    store.write("models/a", OLD)
+    store.write("models/b", NEW)
+    store.remove("models/a")
+    assert not store.has("models/a")
+    assert store.entries("models") == {"b"}
+    assert not store.fs.exists(store._path("models/a"))
+
+
+def test_removal_takes_the_manifest_first(store, monkeypatch):
+    store.write("models/a", OLD)
+    real, seen = store.fs.rm, []
+
+    def rm(path, *rest, **options):
+        seen.append(path)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return real(path, *rest, **options)
+
+    monkeypatch.setattr(store.fs, "rm", rm)
+    with pytest.raises(KeyboardInterrupt):
+        store.remove("models/a")
+    assert not store.has("models/a")
+
+
+def test_read_json_reads_one_object(store):
+    store.write("models/a", OLD)
+    assert store.read_json("models/a", "config.json") == {"old": 1}
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["new", "replaced"])
+@pytest.mark.parametrize("call", range(len(NEW) + 1))
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+def test_crash_while_writing_leaves_the_old_entry_or_the_new(
+    store, monkeypatch, replaced, call, late
+):
+    if replaced:
+        store.write("models/a", OLD)
+    real, calls = Store._put, []
+
+    def put(self, path, data):
+        calls.append(path)
+        if len(calls) <= call + late:
+            real(self, path, data)
+        if len(calls) == call + 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_put", put)
+        with pytest.raises(KeyboardInterrupt):
+            store.write("models/a", NEW)
+    whole = late and call == len(NEW)  # the manifest is the last thing written
+    assert calls[-1].endswith(MANIFEST) == (call == len(NEW))
+    if whole or replaced:
+        assert store.read("models/a") == (NEW if whole else OLD)
+    else:
+        assert not store.has("models/a")
+    store.write("models/a", NEW)
+    assert store.read("models/a") == NEW
+    assert len(store.fs.ls(store._path("models/a"), detail=False)) == len(NEW) + 1
+
+
+def test_crash_while_dropping_old_objects_leaves_the_new_entry(store, monkeypatch):
+    store.write("models/a", OLD)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_drop_others", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            store.write("models/a", NEW)
+    assert store.read("models/a") == NEW
+
+
+def test_half_written_local_file_is_never_seen(tmp_path, monkeypatch):
+    store = Store(str(tmp_path))
+    store.put("studies/s/state.json", b"old")
+    real = store.fs.pipe_file
+
+    def half(path, data, **options):
+        real(path, data[:1], **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store.fs, "pipe_file", half)
+    with pytest.raises(KeyboardInterrupt):
+        store.put("studies/s/state.json", b"new")
+    assert store.get("studies/s/state.json") == b"old"
+
+
+def test_reader_beside_a_writer_sees_the_old_entry_or_the_new(store, monkeypatch):
+    store.write("trials/a", OLD)
+    real, once = Store._checked, []
+
+    def checked(self, entry, item):
+        if not once:
+            once.append(True)
+            Store(store.url).write(entry, NEW)  # lands between the manifest and the objects
+        return real(self, entry, item)
+
+    monkeypatch.setattr(Store, "_checked", checked)
+    with contextlib.suppress(DamagedEntry):
+        assert store.read("trials/a") in (OLD, NEW)
+    monkeypatch.undo()
+    assert store.has("trials/a"), "a whole entry was set aside as damaged"
+    assert store.read("trials/a") == NEW
+
+
+@pytest.mark.parametrize("data", [b"", b"old weight5", b"old weights and more"])
+def test_damaged_object_is_told_and_set_aside(store, data):
+    store.write("outcomes/m/a", OLD)
+    spoil(store, "outcomes/m/a", data=data)
+    with pytest.raises(DamagedEntry, match="outcomes/m/a is damaged") as error:
+        store.read("outcomes/m/a")
+    assert "expected SHA-256" in str(error.value)
+    assert not store.has("outcomes/m/a")
+    assert store.entries("outcomes/m") == set()
+    aside = str(error.value).split("set aside as ")[1].split(",")[0]
+    assert store.has(aside)  # kept for whoever looks into it
+    store.write("outcomes/m/a", NEW)
+    assert store.read("outcomes/m/a") == NEW
+
+
+def test_missing_object_is_damage(store):
+    store.write("models/a", OLD)
+    (path,) = (p for p in store.fs.ls(store._path("models/a"), detail=False) if "/weights" in p)
+    store.fs.rm_file(path)
+    with pytest.raises(DamagedEntry):
+        store.read("models/a")
+    assert not store.has("models/a")
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b"{}",
+        b'{"objects": []}',
+        b'{"objects": {"a": {}}}',
+        b'{"objects": {"a": null}}',
+    ],
+)
+def test_damaged_manifest_is_told_and_set_aside(store, manifest):
+    store.write("models/a", OLD)
+    store.fs.pipe_file(store._path("models/a", MANIFEST), manifest)
+    with pytest.raises(DamagedEntry):
+        store.read("models/a")
+    assert not store.has("models/a")
+
+
+def test_damage_again_does_not_overwrite_what_was_set_aside(store):
+    asides = set()
+    for _ in range(2):
+        store.write("models/a", OLD)
+        spoil(store, "models/a")
+        with pytest.raises(DamagedEntry) as error:
+            store.read("models/a")
+        asides.add(str(error.value).split("set aside as ")[1].split(",")[0])
+    assert len(asides) == 2
+    assert all(store.has(aside) for aside in asides)
+
+
+def test_create_is_exclusive(store):
+    assert store.create("studies/s/lock", b"first")
+    assert not store.create("studies/s/lock", b"second")
+    assert store.get("studies/s/lock") == b"first"
+    store.delete("studies/s/lock")
+    assert store.create("studies/s/lock", b"third")
+
+
+def test_one_of_many_creates(tmp_path):
+    together = threading.Barrier(8)
+
+    def create(number):
+        together.wait()
+        return Store(str(tmp_path)).create("lock", str(number).encode())
+
+    for _ in range(20):
+        with ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(create, range(8)))
+        assert won.count(True) == 1
+        assert Store(str(tmp_path)).get("lock") == str(won.index(True)).encode()
+        Store(str(tmp_path)).delete("lock")
+    assert not list(tmp_path.iterdir())
+
+
+def test_plain_files_are_put_got_and_deleted(store):
+    store.put("studies/s/a.json", b"1")
+    store.put("studies/s/a.json", b"2")
+    assert store.get("studies/s/a.json") == b"2"
+    store.delete("studies/s/a.json")
+    store.delete("studies/s/a.json")
+    with pytest.raises(FileNotFoundError):
+        store.get("studies/s/a.json")
+
+
+def test_plain_path_is_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = Store("results")
+    monkeypatch.chdir("/")
+    store.write("models/a", OLD)
+    assert (tmp_path / "results" / "models" / "a" / MANIFEST).is_file()
+    assert Store(str(tmp_path / "results")).read("models/a") == OLD
+    assert Store(f"file://{tmp_path}/results").read("models/a") == OLD
+
+
+@pytest.mark.parametrize("folder", ["plain", "a b", "run[1]", "what?", "*"])
+def test_any_folder_name_will_do(tmp_path, folder):
+    store = Store(str(tmp_path / folder))
+    store.write("outcomes/m/a", OLD)
+    assert store.entries("outcomes/m") == {"a"}
+    assert store.read("outcomes/m/a") == OLD
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    objects=st.dictionaries(
+        st.from_regex(r"[a-z]{1,8}(\.[a-z]{1,5})?", fullmatch=True), st.binary(), max_size=4
+    )
+)
+def test_any_objects_round_trip(tmp_path, objects):
+    store = Store(str(tmp_path))
+    store.write("models/a", objects)
+    assert store.read("models/a") == objects
+
+
+def test_manifest_describes_every_object(store):
+    store.write("models/a", OLD)
+    manifest = json.loads(store.fs.cat_file(store._path("models/a", MANIFEST)))
+    assert set(manifest["objects"]) == set(OLD)
+    for name, item in manifest["objects"].items():
+        assert item["bytes"] == len(OLD[name])
+        assert store.fs.cat_file(store._path("models/a", item["file"])) == OLD[name]

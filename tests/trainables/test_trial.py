@@ -1,0 +1,402 @@
+"""A trial's life: interrupted anywhere, it ends with the same bits; damage is mended."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+import torch
+
+from trainables import trial as trial_module
+from trainables.attacks.clean import Clean
+from trainables.attacks.deepfool import DeepFool
+from trainables.attacks.pgd import PGD
+from trainables.config import Cell, TrialConfig
+from trainables.datasets.base import Splits
+from trainables.errors import DamagedEntry
+from trainables.store import MANIFEST, Store
+from trainables.training import Trainer
+from trainables.trial import Trial
+
+CPU = torch.device("cpu")
+FOREVER = 1e9
+EPOCHS = 3
+CELLS = (
+    Cell(attack=Clean(), split="validation", n=50),
+    Cell(
+        attack=PGD(budget="l2_abs", eps=1.0, steps=3, targeted=True, random_start=True),
+        split="test",
+        n=30,
+    ),
+    Cell(attack=DeepFool(steps=3), split="test", n=20, seed=1),
+)
+EXTRA = Cell(attack=PGD(budget="linf", eps=0.1, steps=2), split="test", n=20)
+
+
+@pytest.fixture(autouse=True)
+def small_data(monkeypatch, splits):
+    """300 training images, so that a life is short."""
+    few = Splits(train=splits.train.first(300), validation=splits.validation, test=splits.test)
+    monkeypatch.setattr(trial_module, "load_splits", lambda *_: few)
+
+
+@pytest.fixture(scope="module")
+def config(model_config):
+    model = model_config({"name": "isce", "s": 1.0, "m": 0.1}, epochs=EPOCHS)
+    return TrialConfig(model=model, cells=CELLS)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(str(tmp_path / "store"))
+
+
+def live(config, store, seconds=FOREVER):
+    """One Trial to its end, at most a hundred steps."""
+    trial, reports = Trial(config, store, CPU), []
+    for _ in range(100):
+        reports.append(trial.advance(seconds))
+        if reports[-1].done:
+            return reports
+    raise AssertionError(f"not done after {len(reports)} steps: {reports[-1]}")
+
+
+def result(config, store):
+    """Everything that a trial leaves, less what the clock and the machine say."""
+    model_id = config.model.id
+    outcomes = store.entries(f"outcomes/{model_id}")
+    history = store.read_json(f"trials/{model_id}", "record.json")["history"]
+    return {
+        "weights": store.read(f"models/{model_id}")["weights.safetensors"],
+        "model": store.read(f"models/{model_id}")["config.json"],
+        "outcomes": {
+            cell: {
+                name: data
+                for name, data in store.read(f"outcomes/{model_id}/{cell}").items()
+                if name != "execution.json"
+            }
+            for cell in outcomes
+        },
+        "history": [
+            {key: value for key, value in epoch.items() if key not in ("seconds", "time")}
+            for epoch in history
+        ],
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(config, splits, tmp_path_factory):
+    """The store of an uninterrupted life, to be copied, and what it holds."""
+    folder = tmp_path_factory.mktemp("whole")
+    store = Store(str(folder))
+    few = Splits(train=splits.train.first(300), validation=splits.validation, test=splits.test)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial_module, "load_splits", lambda *_: few)
+        live(config, store)
+    return folder, result(config, store)
+
+
+@pytest.fixture
+def finished(whole, store):
+    """A store with a finished trial, of the test's own."""
+    shutil.copytree(whole[0], store.root)
+    return store
+
+
+def spoil(store, entry, name):
+    """Damages one object, or the manifest, of an entry."""
+    folder = store._path(entry)
+    file = json.loads(store.fs.cat_file(f"{folder}/{MANIFEST}"))["objects"].get(name, {})
+    store.fs.pipe_file(f"{folder}/{file.get('file', MANIFEST)}", b"spoilt")
+
+
+def never(*_args, **_options):
+    raise AssertionError("this was done before and must not be done again")
+
+
+def test_leaves_model_outcomes_and_record(config, store):
+    reports = live(config, store)
+    assert [report.failed for report in reports] == [None] * len(reports)
+    assert store.has(f"models/{config.model.id}")
+    ids = {cell.id(config.model.id) for cell in CELLS}
+    assert store.entries(f"outcomes/{config.model.id}") == ids
+    assert not store.has(f"progress/{config.model.id}")
+    record = store.read_json(f"trials/{config.model.id}", "record.json")
+    assert [epoch["epoch"] for epoch in record["history"]] == [1, 2, 3]
+    assert set(record["cell_seconds"]) == ids
+    assert record["failures"] == []
+    assert record["execution"]["threads"] == torch.get_num_threads()
+    assert record["execution"]["torch"] == torch.__version__
+
+
+def test_everything_stored_is_safetensors_or_json_never_pickle(finished):
+    files = finished.fs.find(finished.root)
+    assert len(files) > 10
+    for path in files:
+        data = finished.fs.cat_file(path)
+        assert path.endswith((".safetensors", ".json"))
+        if path.endswith(".json"):
+            json.loads(data)
+        else:
+            assert data[8:9] == b"{"  # the format's header
+
+
+def test_reports_every_epoch_once_and_counts_up(config, store):
+    reports = live(config, store, seconds=0.0)
+    assert [epoch["epoch"] for report in reports for epoch in report.epochs] == [1, 2, 3]
+    assert [report.epoch for report in reports] == [1, 2, 3, 3, 3, 3]
+    assert [report.cells for report in reports] == [0, 0, 0, 1, 2, 3]
+    assert [report.done for report in reports] == [False] * 5 + [True]
+    assert {report.trial_id for report in reports} == {config.model.id}
+
+
+def test_report_is_plain_data(config, store):
+    for report in live(config, store, seconds=0.0):
+        json.dumps(dataclasses.asdict(report))
+
+
+def test_ends_a_step_after_the_time_it_is_given(config, store):
+    assert [len(report.epochs) for report in live(config, store)] == [3, 0]
+
+
+def test_interrupted_after_every_step_it_ends_with_the_same_bits(config, store, whole):
+    for _ in range(EPOCHS + len(CELLS)):
+        report = Trial(config, store, CPU).advance(seconds=0.0)
+    assert report.done
+    assert result(config, store) == whole[1]
+
+
+@pytest.mark.parametrize("after", range(1, EPOCHS + len(CELLS)))
+def test_interrupted_after_one_step_it_ends_with_the_same_bits(config, store, whole, after):
+    first = Trial(config, store, CPU)
+    for _ in range(after):
+        first.advance(seconds=0.0)
+    live(config, store)
+    assert result(config, store) == whole[1]
+
+
+def test_killed_before_any_write_it_ends_with_the_same_bits(config, tmp_path, whole, monkeypatch):
+    real, kill_at = Store._put, 0
+    while True:
+        store, calls = Store(str(tmp_path / str(kill_at))), []
+
+        def put(self, path, data, calls=calls, kill_at=kill_at):
+            calls.append(path)
+            if len(calls) == kill_at + 1:
+                raise KeyboardInterrupt
+            real(self, path, data)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "_put", put)
+            try:
+                live(config, store, seconds=0.0)
+            except KeyboardInterrupt:
+                pass
+            else:
+                break  # there was no such write: all have been tried
+        live(config, store)
+        assert result(config, store) == whole[1], calls[-1]
+        assert not store.has(f"progress/{config.model.id}"), calls[-1]
+        kill_at += 1
+    assert kill_at > 20
+
+
+def test_killed_within_an_epoch_it_ends_with_the_same_bits(config, store, whole, monkeypatch):
+    regime, seen = type(config.model.regime), []
+    real = regime.losses
+
+    def losses(self, classifier, images, labels):
+        seen.append(len(labels))
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        return real(self, classifier, images, labels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(regime, "losses", losses)
+        with pytest.raises(KeyboardInterrupt):
+            live(config, store)
+    live(config, store)
+    assert result(config, store) == whole[1]
+
+
+def test_progress_is_removed_though_a_crash_fell_between_model_and_removal(
+    config, store, monkeypatch
+):
+    def crash(self, entry):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "remove", crash)
+        with pytest.raises(KeyboardInterrupt):
+            live(config, store)
+    assert store.has(f"models/{config.model.id}")
+    live(config, store)
+    assert not store.has(f"progress/{config.model.id}")
+
+
+def test_finished_trial_does_nothing(config, finished, monkeypatch):
+    monkeypatch.setattr(Trainer, "epoch", never)
+    monkeypatch.setattr(trial_module, "measure", never)
+    reports = live(config, finished)
+    assert len(reports) == 1
+    assert (reports[0].failed, reports[0].epoch, reports[0].cells) == (None, 3, 3)
+
+
+def test_added_cell_is_measured_without_training(config, finished, whole, monkeypatch):
+    monkeypatch.setattr(Trainer, "epoch", never)
+    more = dataclasses.replace(config, cells=(EXTRA, *CELLS))
+    reports = live(more, finished)
+    assert reports[-1].failed is None
+    assert reports[-1].cells == 4
+    after = result(more, finished)
+    new = EXTRA.id(config.model.id)
+    assert set(after["outcomes"]) == {new, *whole[1]["outcomes"]}
+    del after["outcomes"][new]
+    assert after == whole[1]
+
+
+def test_cell_is_the_same_whether_measured_first_or_later(config, store, finished, whole):
+    backwards = dataclasses.replace(config, cells=CELLS[::-1])
+    other = Store(f"{store.root}-backwards")
+    live(backwards, other)
+    assert result(backwards, other) == whole[1]
+
+
+def test_trial_without_cells_only_trains(config, store):
+    reports = live(dataclasses.replace(config, cells=()), store)
+    assert store.has(f"models/{config.model.id}")
+    assert reports[-1].done
+
+
+def test_damaged_model_is_trained_again_to_the_same_bits(config, finished, whole):
+    more = dataclasses.replace(config, cells=(*CELLS, EXTRA))
+    spoil(finished, f"models/{config.model.id}", "weights.safetensors")
+    reports = live(more, finished)
+    assert [report.failed for report in reports] == [None] * len(reports)
+    warnings = [report.warning for report in reports if report.warning]
+    assert len(warnings) == 1
+    assert f"models/{config.model.id} is damaged" in warnings[0]
+    after = result(more, finished)
+    assert after["weights"] == whole[1]["weights"]
+    assert after["history"] == whole[1]["history"]
+    assert EXTRA.id(config.model.id) in after["outcomes"]
+
+
+@pytest.mark.parametrize(
+    "name", ["weights.safetensors", "optimizer.safetensors", "progress.json", MANIFEST]
+)
+def test_damaged_progress_is_trained_again_to_the_same_bits(config, store, whole, name):
+    Trial(config, store, CPU).advance(seconds=0.0)
+    spoil(store, f"progress/{config.model.id}", name)
+    reports = live(config, store)
+    assert "is damaged" in reports[0].warning
+    assert [report.failed for report in reports] == [None] * len(reports)
+    assert result(config, store) == whole[1]
+
+
+def test_damaged_outcome_is_measured_again_once_a_reader_met_it(config, finished, whole):
+    entry = f"outcomes/{config.model.id}/{CELLS[1].id(config.model.id)}"
+    spoil(finished, entry, "outcome.safetensors")
+    with pytest.raises(DamagedEntry):
+        finished.read(entry)
+    live(config, finished)
+    assert result(config, finished) == whole[1]
+
+
+def test_damaged_record_does_not_stop_the_trial(config, finished, monkeypatch):
+    monkeypatch.setattr(Trainer, "epoch", never)
+    spoil(finished, f"trials/{config.model.id}", "record.json")
+    reports = live(config, finished)
+    assert "is damaged" in reports[0].warning
+    assert reports[-1].failed is None
+
+
+@pytest.fixture
+def diverging(model_config):
+    return TrialConfig(model=model_config(lr=1e37, epochs=EPOCHS), cells=CELLS)
+
+
+def test_non_finite_loss_fails_the_trial_and_says_where(diverging, store):
+    (report,) = live(diverging, store)
+    assert report.done
+    assert report.failed.startswith("NonFiniteLoss: non-finite loss")
+    assert "at epoch 1, step" in report.failed
+    assert not store.has(f"models/{diverging.model.id}")
+    assert not store.has(f"progress/{diverging.model.id}")
+    assert store.entries(f"outcomes/{diverging.model.id}") == set()
+
+
+def test_failure_is_recorded_with_its_traceback(diverging, store):
+    (report,) = live(diverging, store)
+    (failure,) = store.read_json(f"trials/{diverging.model.id}", "record.json")["failures"]
+    assert failure["reason"] == report.failed
+    assert "Traceback" in failure["traceback"]
+    assert "training.py" in failure["traceback"]
+    live(diverging, store)
+    record = store.read_json(f"trials/{diverging.model.id}", "record.json")
+    assert len(record["failures"]) == 2
+
+
+def test_failed_cell_keeps_the_model_and_the_cells_before(config, store, whole, monkeypatch):
+    real = trial_module.measure
+
+    def fails(classifier, cell, splits):
+        if cell == CELLS[2]:
+            raise RuntimeError("out of memory")
+        return real(classifier, cell, splits)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial_module, "measure", fails)
+        report = live(config, store)[-1]
+    assert report.failed == "RuntimeError: out of memory"
+    assert store.has(f"models/{config.model.id}")
+    assert len(store.entries(f"outcomes/{config.model.id}")) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "epoch", never)
+        assert live(config, store)[-1].failed is None
+    assert result(config, store) == whole[1]
+
+
+def test_transient_error_in_training_costs_no_bits(config, store, whole, monkeypatch):
+    regime, seen = type(config.model.regime), []
+    real = regime.losses
+
+    def losses(self, classifier, images, labels):
+        seen.append(len(labels))
+        if len(seen) == 5:
+            raise MemoryError("just now")
+        return real(self, classifier, images, labels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(regime, "losses", losses)
+        report = live(config, store)[-1]
+    assert report.failed == "MemoryError: just now"
+    assert live(config, store)[-1].failed is None
+    assert result(config, store) == whole[1]
+
+
+def test_one_trial_object_goes_on_from_the_store_after_an_error(config, store, whole, monkeypatch):
+    # Half an epoch is in its weights by then: it must not be built upon.
+    regime, seen = type(config.model.regime), []
+    real = regime.losses
+
+    def losses(self, classifier, images, labels):
+        seen.append(len(labels))
+        if len(seen) == 5:
+            raise MemoryError("just now")
+        return real(self, classifier, images, labels)
+
+    monkeypatch.setattr(regime, "losses", losses)
+    trial = Trial(config, store, CPU)
+    assert trial.advance(FOREVER).failed
+    while not trial.advance(FOREVER).done:
+        pass
+    assert result(config, store) == whole[1]
+
+
+def test_two_losses_share_initial_weights_in_their_trials(model_config):
+    configs = [model_config(loss) for loss in ("sce", "isce")]
+    one, other = (trial_module.new_classifier(config, CPU).state_dict() for config in configs)
+    assert all(torch.equal(one[name], other[name]) for name in one)
