@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from trainables.errors import StudyIsRunning
+from trainables.errors import BadAddress, StudyIsRunning
 from trainables.store import Store
 
 BEAT_SECONDS = 5.0
@@ -49,15 +49,29 @@ class StudyLock:
         self._thread = threading.Thread(target=self._beat, name="study-lock", daemon=True)
 
     def __enter__(self) -> StudyLock:
-        holder = self._holder()
-        if holder is not None:
-            if _alive(holder):
-                raise StudyIsRunning(self._told(holder))
-            self.store.delete(self.path)
-        if not self.store.create(self.path, self._record()):
-            raise StudyIsRunning(self._told(self._holder() or {}))
+        try:
+            holder = self._holder()
+            if holder is not None:
+                self._bury(holder)
+            if not self.store.create(self.path, self._record()):
+                raise StudyIsRunning(self._told(self._holder() or {}))
+        except OSError as error:
+            raise BadAddress(f"cannot write to {self.store.url}: {error}") from error
         self._thread.start()
         return self
+
+    def _bury(self, holder: dict[str, Any]) -> None:
+        """Takes a dead holder's lock away, and nobody else's.
+
+        Between the look and the taking another driver may have buried the same holder and
+        locked anew: what was taken then goes back.
+        """
+        if _alive(holder):
+            raise StudyIsRunning(self._told(holder))
+        taken = self.store.take(self.path)
+        if taken is not None and _parsed(taken).get("token") != holder.get("token"):
+            self.store.create(self.path, taken)
+            raise StudyIsRunning(self._told(_parsed(taken)))
 
     def __exit__(
         self,
@@ -71,12 +85,17 @@ class StudyLock:
             self.store.delete(self.path)
 
     def _beat(self) -> None:
+        last = time.monotonic()
         while not self._stop.wait(BEAT_SECONDS):
-            with contextlib.suppress(OSError):  # a store out of reach is tried again
+            with contextlib.suppress(Exception):  # a store out of reach is tried again …
                 if not self._held():
                     self.lost = True
                     return
                 self.store.put(self.path, self._record())
+                last = time.monotonic()
+            if time.monotonic() - last > LEASE_SECONDS:  # … until others may take us for dead
+                self.lost = True
+                return
 
     def _held(self) -> bool:
         holder = self._holder()
@@ -87,12 +106,9 @@ class StudyLock:
 
     def _holder(self) -> dict[str, Any] | None:
         try:
-            holder: dict[str, Any] = json.loads(self.store.get(self.path))
-            return holder
+            return _parsed(self.store.get(self.path))
         except FileNotFoundError:
             return None
-        except ValueError:  # half a lock: its writer died
-            return {}
 
     def _told(self, holder: dict[str, Any]) -> str:
         silent = time.time() - holder.get("beat", time.time())
@@ -103,10 +119,18 @@ class StudyLock:
         )
 
 
+def _parsed(lock: bytes) -> dict[str, Any]:
+    try:
+        return dict(json.loads(lock))
+    except (ValueError, TypeError):  # its writer died
+        return {}
+
+
 def _alive(holder: dict[str, Any]) -> bool:
     if holder.get("host") == platform.node():
         started = _started(int(holder.get("pid", 0)))
-        return started is not None and started == holder.get("process_started")
+        # The clock may have been set since: start times are told by it.
+        return started is not None and abs(started - holder.get("process_started", 0)) < 5
     return time.time() - float(holder.get("beat", 0)) < LEASE_SECONDS
 
 

@@ -46,6 +46,10 @@ class UnknownName(StudyError, LookupError):
         super().__init__(unknown_name(kind, name, known))
 
 
+class BadAddress(StudyError, ValueError):
+    """A place for results or runs that cannot be used."""
+
+
 class DamagedEntry(StudyError, OSError):
     """A store entry whose bytes are not those its manifest promises."""
 
@@ -66,6 +70,10 @@ class StudyIsRunning(StudyError, RuntimeError):
     """Another driver holds the study's lock."""
 
 
+class NoRoom(StudyError, ValueError):
+    """A trial asks for more than any machine has."""
+
+
 class NothingTracked(StudyError, LookupError):
     """The tracking server knows no such study."""
 
@@ -78,5 +86,5 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the closest known name, or nothing."""
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""

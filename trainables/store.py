@@ -20,7 +20,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from trainables.errors import DamagedEntry
+from trainables.errors import BadAddress, DamagedEntry
 
 MANIFEST = "manifest.json"
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError)  # what a damaged manifest raises
@@ -32,11 +32,17 @@ class Store:
     Args:
         url: any fsspec address; a plain path is made absolute, because workers do not
             share the driver's working folder.
+
+    Raises:
+        BadAddress: no file system goes by that address, or its driver is not installed.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url if "://" in url else os.path.abspath(url)
-        self.fs, self.root = fsspec.core.url_to_fs(self.url)
+        try:  # a listing that is cached would not show what workers have written since
+            self.fs, self.root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+        except (ValueError, ImportError) as error:
+            raise BadAddress(f"cannot keep results at {url!r}: {error}") from None
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
@@ -52,6 +58,7 @@ class Store:
 
     def write(self, entry: str, objects: Mapping[str, bytes]) -> None:
         """Makes or replaces an entry; readers see the old one until the new one is whole."""
+        before = self._files(entry)
         described: dict[str, dict[str, Any]] = {}
         for name, data in objects.items():
             digest = hashlib.sha256(data).hexdigest()
@@ -61,7 +68,9 @@ class Store:
             described[name] = {"file": file, "sha256": digest, "bytes": len(data)}
         manifest = json.dumps({"objects": described}, indent=1, sort_keys=True)
         self._put(self._path(entry, MANIFEST), manifest.encode())
-        self._drop_others(entry, {MANIFEST, *(item["file"] for item in described.values())})
+        # Only what this manifest replaced: another writer's files are not ours to delete.
+        for file in before - {item["file"] for item in described.values()}:
+            self.delete(f"{entry}/{file}")
 
     def read(self, entry: str) -> dict[str, bytes]:
         """All objects of an entry, each checked against its checksum.
@@ -94,9 +103,9 @@ class Store:
 
     def remove(self, entry: str) -> None:
         """Deletes an entry, its manifest first."""
-        for path in (self._path(entry, MANIFEST), self._path(entry)):
-            if self.fs.exists(path):
-                self.fs.rm(path, recursive=True)
+        self.delete(f"{entry}/{MANIFEST}")
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.rm(self._path(entry), recursive=True)
 
     def put(self, path: str, data: bytes) -> None:
         """Writes one plain file (a lock, a search's state), replacing it at once."""
@@ -133,6 +142,17 @@ class Store:
         data: bytes = self.fs.cat_file(self._path(path))
         return data
 
+    def take(self, path: str) -> bytes | None:
+        """Removes one plain file and returns what it held; None if somebody else was faster."""
+        aside = self._path(f"{path}.{uuid.uuid4().hex[:8]}.taken")
+        try:
+            self.fs.mv(self._path(path), aside)
+        except FileNotFoundError:
+            return None
+        data: bytes = self.fs.cat_file(aside)
+        self.fs.rm_file(aside)
+        return data
+
     def delete(self, path: str) -> None:
         """Deletes one plain file if it is there."""
         with contextlib.suppress(FileNotFoundError):
@@ -161,10 +181,13 @@ class Store:
         self.fs.pipe_file(temporary, data)
         os.replace(temporary, path)
 
-    def _drop_others(self, entry: str, kept: set[str]) -> None:
-        for path in self.fs.ls(self._path(entry), detail=False):
-            if posixpath.basename(path) not in kept:
-                self.fs.rm_file(path)
+    def _files(self, entry: str) -> set[str]:
+        """The files that an entry's manifest names; none where it is missing or damaged."""
+        try:
+            objects = json.loads(self.get(f"{entry}/{MANIFEST}"))["objects"]
+            return {item["file"] for item in objects.values()}
+        except (*_MALFORMED, FileNotFoundError):
+            return set()
 
     def _path(self, *parts: str) -> str:
         return posixpath.join(self.root, *parts)

@@ -10,7 +10,7 @@ import pytest
 
 from study import lock as lock_module
 from study.lock import LEASE_SECONDS, StudyLock
-from trainables.errors import StudyIsRunning
+from trainables.errors import BadAddress, StudyIsRunning
 from trainables.store import Store
 
 
@@ -58,6 +58,30 @@ def test_a_lease_on_another_host_runs_out(store):
     held_by(store, beat=time.time() - LEASE_SECONDS - 1)
     with StudyLock(store, "a"):
         pass
+
+
+def test_a_clock_that_was_set_kills_nobody(store):
+    with StudyLock(store, "a") as lock:
+        mine = {**lock._mine, "process_started": lock._mine["process_started"] + 2}
+        held_by(store, **mine)
+        with pytest.raises(StudyIsRunning):
+            StudyLock(store, "a").__enter__()
+
+
+def test_of_two_who_find_a_dead_holder_one_wins(store):
+    held_by(store, beat=0.0)
+    slow = StudyLock(store, "a")
+    seen = slow._holder()
+    with StudyLock(store, "a") as fast:
+        with pytest.raises(StudyIsRunning, match=f"process {os.getpid()}"):
+            slow._bury(seen)
+        assert fast._held()
+
+
+def test_a_store_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadAddress, match="cannot write"):
+        StudyLock(Store(str(tmp_path / "file")), "a").__enter__()
 
 
 def test_half_a_lock_is_a_dead_one(store):
