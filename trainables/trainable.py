@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from ray import tune
 
 from trainables.config import TrialConfig
 from trainables.store import Store
-from trainables.trial import Trial, device_for
+from trainables.trial import Trial, prepare
 
 
 class StudyTrainable(tune.Trainable):
@@ -30,10 +29,8 @@ class StudyTrainable(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Called for each further trial of a reused actor."""
         job = new_config["job"]
-        torch.set_num_threads(job["threads"])
-        self.life = Trial(
-            TrialConfig.parse(job["trial"]), Store(job["storage"]), device_for(job["gpu"])
-        )
+        device = prepare(threads=job["threads"], gpu=job["gpu"])
+        self.life = Trial(TrialConfig.parse(job["trial"]), Store(job["storage"]), device)
         return True
 
     def step(self) -> dict[str, Any]:

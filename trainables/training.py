@@ -71,7 +71,8 @@ class Trainer:
         """Trains one epoch.
 
         Raises:
-            NonFiniteLoss: says at which epoch and step, and what the loss was.
+            NonFiniteLoss: says at which epoch and step, and what the loss was; or that the
+                epoch's last step left weights that are not finite.
         """
         started, number = time.perf_counter(), len(self.history) + 1
         losses, correct = self._descend(number)
@@ -81,6 +82,8 @@ class Trainer:
             raise NonFiniteLoss(
                 f"non-finite loss {float(losses[step])} at epoch {number}, step {step + 1}"
             )
+        if not all(bool(value.isfinite().all()) for value in self.classifier.parameters()):
+            raise NonFiniteLoss(f"weights are not finite after epoch {number}'s last step")
         record = Epoch(
             epoch=number,
             train_loss=float(losses.mean()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import time
@@ -96,8 +97,10 @@ class Trial:
             self._trainer = Trainer(self.config.model, self._splits(), self.device)
             if self.store.has(f"progress/{self.id}"):
                 self._trainer.load(self.store.read(f"progress/{self.id}"))
-        else:  # a crash may have come between the model and this
-            self.store.remove(f"progress/{self.id}")
+        else:
+            self.store.remove(f"progress/{self.id}")  # a crash may have come before this
+            history = self.store.read_json(f"models/{self.id}", "history.json")
+            self.record["history"] = history
         measured = self.store.entries(f"outcomes/{self.id}")
         self._missing = [cell for cell in self.config.cells if cell.id(self.id) not in measured]
 
@@ -127,6 +130,7 @@ class Trial:
             {
                 "weights.safetensors": weights_of(self._trainer.classifier),
                 "config.json": json.dumps(self.config.model.spec(), indent=1).encode(),
+                "history.json": json.dumps(self.record["history"], indent=1).encode(),
                 "execution.json": json.dumps(execution_record(self.device), indent=1).encode(),
             },
         )
@@ -165,7 +169,8 @@ class Trial:
         self.record["failures"].append(
             {"reason": reason, "traceback": traceback.format_exc(), "time": time.time()}
         )
-        self._write_record()
+        with contextlib.suppress(OSError):  # the disk may be what failed
+            self._write_record()
         self._forget()
         return Report(trial_id=self.id, done=True, failed=reason)
 
@@ -189,11 +194,24 @@ def execution_record(device: torch.device) -> dict[str, Any]:
         "device": f"{device.type} {name}",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
         "python": platform.python_version(),
         "host": platform.node(),
     }
 
 
-def device_for(gpu: float) -> torch.device:
-    """A GPU where the trial is to have a share of one and there is one, else the CPU."""
+def prepare(*, threads: int, gpu: float) -> torch.device:
+    """Sets this process up for trials, so that the same configuration gives the same bits.
+
+    Args:
+        threads: CPU threads.
+        gpu: a trial's share of a GPU; 0 for none.
+
+    Returns:
+        A GPU where the trial is to have a share of one and there is one, else the CPU.
+    """
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False  # `precision: float32` is in the id
+    torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device("cuda" if gpu > 0 and torch.cuda.is_available() else "cpu")
