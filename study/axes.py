@@ -12,6 +12,9 @@ import numpy as np
 from study.files import plain_number
 from trainables.errors import Mistake
 
+MOST_VALUES = 10_000  # of one axis
+LARGEST = 1e100
+
 
 @dataclass(frozen=True)
 class Point:
@@ -42,7 +45,8 @@ def expand(node: Any, key: str, where: str, mistakes: list[Mistake]) -> list[Poi
         return [Point(node, {})]
     for name, make in _SPACES.items():
         if name in node:
-            return _axis(_spaced(name, make, node, where, mistakes), key, where, mistakes)
+            values = _spaced(name, make, node, where, mistakes)
+            return [] if values is None else _axis(values, key, where, mistakes)
     if set(node) == {"const"}:
         return [Point(node["const"], {})]
     parts = [
@@ -64,29 +68,37 @@ def _axis(values: Sequence[Any], key: str, where: str, mistakes: list[Mistake]) 
     points = []
     for value in values:
         for point in expand(value, key, where, mistakes):
-            chosen = {} if isinstance(point.value, dict) else {key: point.value}
+            chosen = {key: _choice(point.value)}
             points.append(Point(point.value, {**chosen, **point.axes}))
     return points
 
 
+def _choice(value: Any) -> Any:
+    """What a choice is called: a component by its name."""
+    return value.get("name", value) if isinstance(value, dict) else value
+
+
 def _spaced(
     name: str, make: _Maker, node: dict[str, Any], where: str, mistakes: list[Mistake]
-) -> Sequence[float]:
+) -> Sequence[float] | None:
+    """The values of a space, None where it is malformed."""
     bounds = node[name]
     numbers = isinstance(bounds, list) and len(bounds) == 3 and not any(map(_no_number, bounds))
-    if len(node) != 1 or not numbers or bounds[2] != int(bounds[2]) or bounds[2] < 0:
-        what = f"expected {{{name}: [from, to, number of values]}}, found {node!r}"
-        mistakes.append(Mistake(where, what))
-        return [0.0]  # any value: nothing is started
+    if len(node) != 1 or not numbers or bounds[2] not in range(MOST_VALUES + 1):
+        what = f"expected {{{name}: [from, to, number of values up to {MOST_VALUES}]}}"
+        mistakes.append(Mistake(where, f"{what}, found {node!r}"))
+        return None
     if name == "logspace" and min(bounds[:2]) <= 0:
         mistakes.append(Mistake(where, f"expected ends > 0, found {bounds[:2]!r}"))
-        return [1.0]
+        return None
     values = make(float(bounds[0]), float(bounds[1]), int(bounds[2]))
     return [plain_number(float(value)) for value in values]
 
 
 def _no_number(value: Any) -> bool:
-    return isinstance(value, bool) or not isinstance(value, int | float)
+    """Whether it is none that can be computed with."""
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return not plain or not abs(value) < LARGEST
 
 
 _Maker = Callable[[float, float, int], np.ndarray]

@@ -134,7 +134,7 @@ def _reference_mistakes(data: Mapping[str, Any]) -> Iterator[Mistake]:
     for where, name, kind, key in _references(data):
         known = list(_mapping(data.get(key)))
         if name not in known:
-            hint = f"{nearest(name, known)} (there are: {', '.join(known)})"
+            hint = f"{nearest(name, known)} (there are: {', '.join(known) or 'none'})"
             yield Mistake(where, f"no {kind} {name!r} in this file{hint}")
 
 
@@ -164,8 +164,17 @@ def _headline_mistakes(data: Mapping[str, Any]) -> Iterator[Mistake]:
     if label not in attacks or not (node is None or isinstance(node, dict)):
         return
     settled = [cast(Attack, point.value) for point in settle_attack(label, node, wrong)]
-    if wrong:
+    if wrong or not settled:
         return
+    if settled[0].columns() is None:
+        yield Mistake("headline.attack", f"expected an attack, {label!r} leaves images as they are")
+        return
+    parameters = list(settled[0].parameters())
+    for key in headline:
+        if key not in ("attack", *parameters):
+            known = f"{nearest(key, parameters)} (valid: {', '.join(parameters)})"
+            yield Mistake(f"headline.{key}", f"unknown key{known}")
+            return
     settings = {_less_surface(attack) for attack in headline_attacks(headline, settled)}
     if len(settings) != 1:
         wanted = {key: value for key, value in headline.items() if key != "attack"}

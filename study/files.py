@@ -17,8 +17,8 @@ from trainables.errors import InvalidStudy, Mistake, StudyError, nearest
 
 PRESETS = Path(__file__).parent / "presets"
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_FRACTION = re.compile(rf"({_NUMBER.pattern})\s*/\s*({_NUMBER.pattern})")
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_WRITTEN = re.compile(rf"{_NUMBER}(?:\s*/\s*{_NUMBER})?$")
 
 
 class StudyFileNotFound(StudyError, FileNotFoundError):
@@ -82,7 +82,9 @@ def read_study(source: str, overrides: Iterable[str] = ()) -> StudyFile:
     path = presets().get(source, Path(source))
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise StudyFileNotFound(f"{source!r} is no text file (expected YAML in UTF-8)") from None
+    except OSError as error:
         known = ", ".join(presets())
         hint = nearest(source, presets())
         raise StudyFileNotFound(
@@ -97,77 +99,84 @@ def read_study(source: str, overrides: Iterable[str] = ()) -> StudyFile:
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, which also refuses a key that stands twice."""
+    """The safe loader, which also reads `1e-3` and `8/255` and refuses a key that stands twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *base`
+                continue
             key = self.construct_object(key_node, deep=True)
-            if isinstance(key, list | dict) or key in seen:
+            if not isinstance(key, str | int | float | bool) or key in seen:
                 raise yaml.MarkedYAMLError(
                     problem=f"key {key!r} stands twice or is not a plain name",
                     problem_mark=key_node.start_mark,
                 )
             seen.add(key)
+        self.flatten_mapping(node)
         return super().construct_mapping(node, deep)
 
-
-def _load_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)
-
-
-def _parse(source: str, text: str) -> dict[str, Any]:
-    try:
-        data = _load_yaml(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        what = f"not readable as YAML: {error.problem}"
-        raise InvalidStudy(source, [Mistake(where, what)]) from None
-    except yaml.YAMLError as error:
-        raise InvalidStudy(source, [Mistake("", f"not readable as YAML: {error}")]) from None
-    if not isinstance(data, dict):
-        what = f"expected a mapping of keys, found {_kind(data)}"
-        raise InvalidStudy(source, [Mistake("", what)])
-    mistakes: list[Mistake] = []
-    read = _as_written(data, "", mistakes)
-    if mistakes:
-        raise InvalidStudy(source, mistakes)
-    result: dict[str, Any] = read
-    return result
+    def construct_number(self, node: yaml.ScalarNode) -> float | str:
+        """A number as people write it; what is none after all stays text."""
+        text = str(self.construct_scalar(node))
+        numerator, _, denominator = text.partition("/")
+        try:
+            return plain_number(float(numerator) / float(denominator or 1))
+        except (ValueError, ArithmeticError):
+            return text
 
 
-def _as_written(node: Any, path: str, mistakes: list[Mistake]) -> Any:
-    """Numbers that YAML reads as text become numbers; keys that it reads as such are told."""
-    if isinstance(node, Mapping):
-        for key in node:
-            if not isinstance(key, str):
-                hint = " (YAML reads on, off, yes and no so: quote the key)"
-                what = f"expected a name as key, found {key!r}{hint}"
-                mistakes.append(Mistake(path, what))
-        return {
-            str(key): _as_written(item, f"{path}.{key}".lstrip("."), mistakes)
-            for key, item in node.items()
-        }
-    if isinstance(node, list):
-        return [_as_written(item, path, mistakes) for item in node]
-    return _as_number(node) if isinstance(node, str) else node
-
-
-def _as_number(text: str) -> float | str:
-    """`1e-3` and `8/255` as numbers, any other text as it is."""
-    if _NUMBER.fullmatch(text.strip()):
-        return plain_number(float(text))
-    if _FRACTION.fullmatch(text.strip()):
-        numerator, denominator = map(float, text.split("/"))
-        return plain_number(numerator / denominator) if denominator else text
-    return text
+# Plain text alone: what is quoted stays text.
+_Loader.add_implicit_resolver("!number", _WRITTEN, list("+-.0123456789"))
+_Loader.add_constructor("!number", _Loader.construct_number)
 
 
 def plain_number(value: float) -> float:
     """The number to 12 significant digits, as an int where it is whole (`1e3` epochs)."""
     rounded = float(f"{value:.12g}")
     return int(rounded) if rounded.is_integer() else rounded
+
+
+def _load_yaml(text: str, where: str, mistakes: list[Mistake]) -> Any:
+    """Plain data; what cannot be read is told with its place."""
+    try:
+        data = yaml.load(text, Loader=_Loader)
+        _check_keys(data, where, mistakes)
+        return data
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        mistakes.append(Mistake(where, f"not readable as YAML{place}: {error.problem}"))
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+        mistakes.append(Mistake(where, f"not readable as YAML: {error}"))
+    except RecursionError:
+        mistakes.append(Mistake(where, "not readable as YAML: it holds itself, or nests too deep"))
+    return None
+
+
+def _check_keys(node: Any, path: str, mistakes: list[Mistake]) -> None:
+    """Keys that YAML does not read as text are told."""
+    if isinstance(node, Mapping):
+        for key, item in node.items():
+            if not isinstance(key, str):
+                hint = " (YAML reads on, off, yes and no so: quote the key)"
+                what = f"expected a name as key, found {key!r}{hint}"
+                mistakes.append(Mistake(path, what))
+            _check_keys(item, f"{path}.{key}".lstrip("."), mistakes)
+    elif isinstance(node, list):
+        for item in node:
+            _check_keys(item, path, mistakes)
+
+
+def _parse(source: str, text: str) -> dict[str, Any]:
+    mistakes: list[Mistake] = []
+    data = _load_yaml(text, "", mistakes)
+    if not mistakes and not isinstance(data, dict):
+        mistakes.append(Mistake("", f"expected a mapping of keys, found {_kind(data)}"))
+    if mistakes:
+        raise InvalidStudy(source, mistakes)
+    result: dict[str, Any] = data
+    return result
 
 
 def _override(data: dict[str, Any], item: str) -> list[Mistake]:
@@ -177,10 +186,7 @@ def _override(data: dict[str, Any], item: str) -> list[Mistake]:
     if not equals or not path:
         return [Mistake(where, "expected key=value, such as training.epochs=3")]
     mistakes: list[Mistake] = []
-    try:
-        value = _as_written(_load_yaml(text), path, mistakes)
-    except yaml.YAMLError:
-        return [Mistake(where, f"the value is not readable as YAML: {text!r}")]
+    value = _load_yaml(text, where, mistakes)
     *parents, last = path.split(".")
     node = data
     for parent in parents:

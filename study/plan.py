@@ -23,6 +23,8 @@ from trainables.attacks.clean import Clean
 from trainables.config import COMPONENTS, Cell, ModelConfig, SplitName, TrialConfig, vars_of
 from trainables.errors import InvalidStudy, Mistake
 
+LONGEST_NAME = 250 - len(names.LINF_MEDIAN)  # of a metric: MLflow's limit, less our suffixes
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedTrial:
@@ -155,6 +157,7 @@ def make_plan(file: StudyFile) -> Plan:
     mistakes: list[Mistake] = []
     cells = list(_cells(study, mistakes))
     trials = list(_trials(study, cells, mistakes))
+    mistakes += _twins(trials)
     if mistakes:
         raise InvalidStudy(file.source, list(dict.fromkeys(mistakes)))
     return Plan(
@@ -193,6 +196,8 @@ def _cells(study: Study, mistakes: list[Mistake]) -> Iterator[_NamedCell]:
             if name in seen:
                 where = f"attacks.{label}"
                 mistakes.append(Mistake(where, f"two of its cells would both be named {name}"))
+            if len(name) > LONGEST_NAME:
+                mistakes.append(Mistake(f"attacks.{label}", f"too long for a metric: {name}"))
             seen.add(name)
             yield _NamedCell(name=name, label=label, attack=attack, split=split, headline=leads)
 
@@ -251,6 +256,17 @@ def _cells_of(study: Study, cells: list[_NamedCell], parts: Mapping[str, Any]) -
         )
         for cell in cells
     }
+
+
+def _twins(trials: Iterable[PlannedTrial]) -> Iterator[Mistake]:
+    """Different configurations that would bear one name."""
+    arms: dict[tuple[str, str], str] = {}
+    for trial in trials:
+        arm = trial.model.arm_id
+        if arms.setdefault((trial.label, trial.place), arm) != arm:
+            what = f"two configurations would both be called {trial.label!r} on {trial.place}"
+            where = f"methods.{trial.methods[0]}"
+            yield Mistake(where, f"{what}: make them two methods, or one with an axis")
 
 
 def _merge(trials: Iterable[PlannedTrial]) -> Iterator[PlannedTrial]:

@@ -37,6 +37,9 @@ def settle_training(node: dict[str, Any], where: str, mistakes: list[Mistake]) -
     """Every training configuration that the node's axes span."""
     points = []
     for point in expand(node, "training", where, mistakes):
+        if not isinstance(point.value, dict):
+            mistakes.append(Mistake(where, f"expected keys, found {point.value!r}"))
+            continue
         try:
             points.append(Point(Training(**point.value), point.axes))
         except ValidationError as error:
@@ -49,6 +52,10 @@ def settle_attack(label: str, node: dict[str, Any] | None, mistakes: list[Mistak
     """Every attack under a label; `attack:` names it where the label does not."""
     parameters = dict(node or {})
     name = parameters.pop("attack", label)
+    if "name" in parameters:
+        what = "unknown key; did you mean 'attack'?"
+        mistakes.append(Mistake(f"attacks.{label}.name", what))
+        return []
     return settle("attack", {"name": name, **parameters}, "", f"attacks.{label}", mistakes)
 
 
@@ -85,6 +92,8 @@ def explain(error: Any, known: Iterable[str], where: str = "") -> Mistake:
         what = str(error["ctx"]["error"])
     else:
         expected = re.sub("^Input should (be|have) ", "", error["msg"])
+        expected = expected.replace("a valid dictionary", "a mapping of keys")
+        expected = re.sub(" or instance of .*$", "", expected)
         expected = re.sub("^(greater|less) than", r"a number \1 than", expected)
         what = f"expected {expected}, found {found!r}"
     return Mistake(key, what)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from study.files import study_name
 
+MOST_SEEDS = 1000
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 
 
@@ -28,8 +29,9 @@ def _as_seeds(value: Any) -> Any:
     """`5` is the seeds 0 to 4."""
     if isinstance(value, list) and value:
         return value
-    if type(value) is not int or value < 1:
-        raise ValueError(f"expected a number of seeds >= 1 or a list of seeds, found {value!r}")
+    if type(value) is not int or not 1 <= value <= MOST_SEEDS:
+        what = f"expected a number of seeds from 1 to {MOST_SEEDS} or a list of seeds"
+        raise ValueError(f"{what}, found {value!r}")
     return list(range(value))
 
 
@@ -60,6 +62,16 @@ class Compare(Part):
     controls: dict[str, list[str]] = {}
 
 
+def _some(value: Any) -> Any:
+    if not value:
+        raise ValueError("expected at least one")
+    return value
+
+
+# Methods and attacks name runs and metrics, in which MLflow takes no other signs.
+Label = Annotated[str, BeforeValidator(study_name)]
+
+
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -81,7 +93,7 @@ class Resources(Part):
     """
 
     cpu: Annotated[int, Field(ge=1, strict=True)] = 1
-    gpu: Annotated[float, Field(ge=0)] = 0.25
+    gpu: Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)] = 0.25
 
 
 class Study(Part):
@@ -94,8 +106,8 @@ class Study(Part):
     seeds: Seeds = [0]
     evaluate: Evaluate = Evaluate()
     training: dict[str, Any] = {}
-    methods: Annotated[dict[str, Method], Field(min_length=1)]
-    attacks: Annotated[dict[str, dict[str, Any] | None], Field(min_length=1)]
+    methods: Annotated[dict[Label, Method], AfterValidator(_some)]
+    attacks: Annotated[dict[Label, dict[str, Any] | None], AfterValidator(_some)]
     headline: dict[str, Any]
     compare: Compare = Compare()
     choose: Choose | None = None

@@ -40,9 +40,13 @@ def test_const_is_no_axis():
     assert found[0].axes == {}
 
 
-def test_a_list_of_components_names_no_axis_of_its_own():
+def test_a_list_of_components_is_an_axis_named_by_them():
     found, _ = points([{"name": "sce"}, {"name": "isce", "s": [1, 2]}])
-    assert [p.axes for p in found] == [{}, {"loss.s": 1}, {"loss.s": 2}]
+    assert [p.axes for p in found] == [
+        {"loss": "sce"},
+        {"loss": "isce", "loss.s": 1},
+        {"loss": "isce", "loss.s": 2},
+    ]
 
 
 @pytest.mark.parametrize("node", [[], {"linspace": [1, 2, 0]}, {"s": []}, [[]]], ids=str)
@@ -53,13 +57,16 @@ def test_an_empty_grid_is_a_mistake(node):
 @pytest.mark.parametrize(
     "node",
     [{"linspace": 3}, {"linspace": [1, 2]}, {"linspace": [1, 2, 2.5]}, {"linspace": ["a", 2, 3]},
-     {"linspace": [1, 2, 3], "x": 1}, {"logspace": [0, 1, 3]}],
+     {"linspace": [1, 2, 3], "x": 1},
+     {"linspace": [1, float("inf"), 3]}, {"linspace": [1, float("nan"), 3]},
+     {"linspace": [0, 1, 10**13]}, {"logspace": [0, 1, 3]}],
     ids=str,
 )  # fmt: skip
 def test_a_malformed_space_is_a_mistake_with_its_key(node):
     found, mistakes = points(node)
+    assert len(mistakes) == 1
     assert mistakes[0].startswith("methods.a.loss: expected")
-    assert found
+    assert not found
 
 
 @given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4))

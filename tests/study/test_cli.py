@@ -29,7 +29,7 @@ def test_list_shows_every_preset_with_its_question(tmp_path):
 
 def test_plan_counts_models_and_cells_and_changes_nothing(tmp_path):
     output = study("plan", "quickstart", cwd=tmp_path)
-    assert "34 models to train, 680 cells to measure" in output
+    assert "34 models, 680 cells" in output
     assert not list(tmp_path.iterdir())
 
 
@@ -37,6 +37,21 @@ def test_plan_counts_models_and_cells_and_changes_nothing(tmp_path):
 def test_nothing_tracked_is_told_and_makes_no_database(command, tmp_path):
     assert "nothing is tracked" in study(*command, cwd=tmp_path, expect=2)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        (["--storage", "bogus://x"], "cannot keep results at 'bogus://x'"),
+        (["--tracking-uri", "bogus://x"], "cannot track runs at 'bogus://x'"),
+        (["--tracking-uri", "sqlite:////dev/null/x.db"], "cannot"),
+    ],
+    ids=str,
+)
+def test_places_that_cannot_be_used_are_told(place, told, tmp_path):
+    output = study("run", "quickstart", *place, cwd=tmp_path, expect=2)
+    assert told in output
+    assert "Traceback" not in output
 
 
 def test_light_commands_import_neither_torch_nor_ray(tmp_path):

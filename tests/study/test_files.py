@@ -34,6 +34,33 @@ def test_plain_numbers_keep_twelve_digits(value):
     assert plain_number(value) == float(f"{value:.12g}")
 
 
+@pytest.mark.parametrize("text", ["'8/255'", '"1e-3"', "'7'"])
+def test_what_is_quoted_stays_text(tmp_path, text):
+    assert read(tmp_path, f"study: a\nx: {text}").data["x"] == text.strip("'\"")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x: &a [*a]", "x: " + "[" * 2000, "x: 2026-99-99", "x: !!int y", "x: !!float y",
+     "x: " + "9" * 6000, "x: !!bool abc", "{a, b}: 1", "? [1]\n: 2", "x: !!set 3"],
+    ids=lambda text: text[:20],
+)  # fmt: skip
+def test_odd_yaml_is_a_mistake_and_no_crash(tmp_path, text):
+    with pytest.raises(InvalidStudy, match="YAML"):
+        read(tmp_path, f"study: a\n{text}")
+
+
+def test_merge_keys_work(tmp_path):
+    data = read(tmp_path, "study: a\nb: &b {x: 1, y: 2}\nc: {<<: *b, x: 3}").data
+    assert data["c"] == {"x": 3, "y": 2}
+
+
+def test_a_file_that_is_no_text_is_told(tmp_path):
+    (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(StudyFileNotFound, match="is no text file"):
+        read_study(str(tmp_path / "a.yaml"))
+
+
 def test_whole_numbers_are_ints(tmp_path):
     assert type(read(tmp_path, "study: a\nx: 1e2").data["x"]) is int
 

@@ -112,6 +112,30 @@ def test_two_cells_of_one_name_are_refused(plan_of):
         plan_of(attacks={"pgd": {"eps": 0.04, "steps": 3}, "clean": {}})
 
 
+def test_an_unattacked_headline_is_refused(plan_of):
+    with pytest.raises(InvalidStudy, match="'clean' leaves images as they are"):
+        plan_of(attacks={"clean": None}, headline={"attack": "clean"})
+
+
+def test_a_name_too_long_for_a_metric_is_refused(plan_of):
+    label = "x" * 240
+    with pytest.raises(InvalidStudy, match="too long for a metric"):
+        plan_of(attacks={label: {"attack": "pgd", "eps": 0.04, "steps": 3}},
+                headline={"attack": label})  # fmt: skip
+
+
+def test_two_configurations_of_one_name_are_refused(plan_of):
+    losses = [{"name": "isce", "s": 1}, {"name": "isce", "s": 2}]
+    with pytest.raises(InvalidStudy, match="would both be called 'a loss=isce'"):
+        plan_of(methods={"a": {"loss": losses}})
+
+
+def test_a_list_of_losses_is_told_apart_by_their_names(plan_of):
+    plan = plan_of(methods={"a": {"loss": ["sce", {"name": "isce", "s": [1, 2]}]}})
+    labels = [trial.label for trial in plan.trials]
+    assert labels == ["a loss=sce", "a loss=isce s=1", "a loss=isce s=2"]
+
+
 def test_a_methods_keys_override_the_studys(plan_of):
     plan = plan_of(
         training={"epochs": 3, "lr": 0.01},

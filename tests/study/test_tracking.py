@@ -94,8 +94,8 @@ def test_series_have_a_point_a_step_count_and_an_eps(tracked):
         points = tracker.client.get_metric_history(run.info.run_id, metric)
         return sorted(point.step for point in points)
 
-    assert steps("by_steps/pgd-un-margin_raw") == [1, 2]
-    assert steps("by_eps/pgd-tar-ce_deployed") == [20, 40]
+    assert steps("by_steps/pgd-l2_rms-un-margin_raw") == [1, 2]
+    assert steps("by_eps/pgd-l2_rms-tar-ce_deployed") == [20, 40]
     assert steps(names.TRAIN_LOSS) == [1, 2]
 
 
@@ -131,6 +131,24 @@ def test_a_renamed_method_replaces_the_run(tracked):
     again.finished(renamed)
     (run,) = runs(again)
     assert run.data.params["method"] == "margin"
+
+
+def test_an_earlier_plan_leaves_nothing_behind(tracked):
+    """Of several values of a metric MLflow shows the largest, so old ones must go."""
+    small = {"attack": "pgd", "eps": 0.02, "steps": 2, "targeted": False}
+    shown = []
+    for headline in (KEYS["headline"], small, KEYS["headline"]):
+        tracker, trial = tracked(headline=headline)
+        tracker.finished(trial)
+        (run,) = runs(tracker)
+        shown.append(run.data.metrics)
+    assert shown[0] == shown[2]
+    assert shown[0][names.ROBUST] < shown[1][names.ROBUST]
+    assert {name for name in shown[2] if name.startswith("cell/validation/pgd")} == {
+        "cell/validation/pgd-l2_rms-un-margin_raw-eps0.04-n2",
+        "cell/validation/pgd-l2_rms-un-margin_raw-eps0.04-n2-l2_p50",
+        "cell/validation/pgd-l2_rms-un-margin_raw-eps0.04-n2-linf_p50",
+    }
 
 
 def test_nothing_is_left_running(tracked):
