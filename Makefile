@@ -22,7 +22,7 @@ types: dev-env
 	$(BIN)/mypy
 
 tests: dev-env
-	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/pytest -p skips
+	OMP_NUM_THREADS=1 PYTHONPATH=.ci $(BIN)/pytest -p skips
 
 env: $(VENV)/.installed
 dev-env: $(VENV)/.installed-dev
@@ -33,20 +33,21 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV): a few GB, a few minutes"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV): a few GB, a few minutes"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@ $(VENV)/.installed
 
 # The newest versions that pyproject.toml admits, by name and version alone.
-constraints: CLEAN := $(shell mktemp -d)
 constraints:
-	$(PYTHON) -m venv $(CLEAN)
-	$(CLEAN)/bin/python -m pip install --quiet '.[dev]'
-	$(CLEAN)/bin/python -m pip freeze --exclude robust-loss-study > constraints.txt
-	rm -rf $(CLEAN) build
+	clean=$$(mktemp -d) && $(PYTHON) -m venv $$clean && \
+	$$clean/bin/python -m pip install --quiet '.[dev]' && \
+	$$clean/bin/python -m pip freeze --exclude robust-loss-study > constraints.txt && \
+	rm -rf $$clean build
 
 # What the tests need from Debian's packages, as root: a browser that opens the report.
 ci-deps:

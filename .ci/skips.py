@@ -1,6 +1,7 @@
 """A pytest plugin: with CI=true, a skipped test that no list allows fails the run.
 
-A skip reads like a pass. `tests/allowed_skips.txt` holds one test id a line, `#` saying why.
+A skip reads like a pass. `allowed_skips.txt` beside this file holds one test id a line, with
+the reason behind a `#`.
 """
 
 import os
@@ -36,6 +37,4 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for test in sorted(_skipped - allowed()):
-        terminalreporter.write_line(
-            f"skipped, and tests/allowed_skips.txt does not allow it: {test}"
-        )
+        terminalreporter.write_line(f"skipped, and .ci/allowed_skips.txt does not allow it: {test}")

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from analysis.plan import Group, Plan
 from trainables import names
-from trainables.errors import NothingTracked, unknown_name
+from trainables.errors import BadAddress, NothingTracked, unknown_name
 
 # What became of a planned trial.
 DONE, INCOMPLETE, FAILED, RUNNING, MISSING = "done", "incomplete", "failed", "running", "missing"
@@ -80,9 +80,10 @@ def load(tracking_uri: str, study: str) -> Results:
         study: Name of the experiment.
 
     Raises:
+        BadAddress: The server does not answer.
         NothingTracked: No such experiment, or no plan in it.
     """
-    client = MlflowClient(tracking_uri=tracking_uri)
+    client = connect(tracking_uri)
     experiment = _experiment_id(client, study, tracking_uri)
     report_run = _report_run(client, experiment, study)
     plan = Plan(json.loads(_artifact_text(client, report_run, names.PLAN_FILE, study)))
@@ -93,6 +94,21 @@ def load(tracking_uri: str, study: str) -> Results:
         report_run=report_run,
         client=client,
     )
+
+
+def connect(tracking_uri: str) -> MlflowClient:
+    """A client of a tracking server that answers.
+
+    Raises:
+        BadAddress: It does not.
+    """
+    try:
+        client = MlflowClient(tracking_uri=tracking_uri)
+        client.search_experiments(max_results=1)
+        return client
+    except Exception as error:  # each backend has errors of its own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadAddress(f"cannot track runs at {tracking_uri!r}: {reason}") from error
 
 
 def outcomes(client: MlflowClient, run_id: str) -> pd.DataFrame:

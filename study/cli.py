@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,7 @@ DEFAULT_STORAGE = str(RESULTS / "store")
 
 def main() -> None:
     """Runs the command; a user's mistake is one message and exit status 2."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends as tidily as Ctrl-C
     try:
         app()
     except StudyError as error:
@@ -79,15 +81,15 @@ def plan(source: Source, overrides: Overrides = None, storage: Storage = DEFAULT
     planned, store = make_plan(read_study(source, overrides or ())), Store(storage)
     table = Table("method", "models", "trained", "seeds", "attacked", box=None)
     for name in planned.study.methods:
-        trials = [trial for trial in planned.trials if trial.methods[0] == name]
+        trials = [trial for trial in planned.trials if name in trial.methods]
         trained = sum(store.has(f"models/{trial.id}") for trial in trials)
         attacked = sum(is_complete(trial, store) for trial in trials)
         seeds = len({trial.model.seed for trial in trials})
-        table.add_row(name, *map(str, (len(trials), trained, seeds, attacked)))
+        table.add_row(escape(name), *map(str, (len(trials), trained, seeds, attacked)))
     cells = sum(len(trial.job().cells) for trial in planned.trials)
     console = Console()
     models = len(planned.trials)
-    console.print(f"{planned.name}: {models} models to train, {cells} cells to measure")
+    console.print(f"{planned.name}: {models} models, {cells} cells")
     console.print(table)
 
 
@@ -119,7 +121,7 @@ def run(
     done = result.planned - len(result.failed)
     console.print(f"{planned.name}: {done} of {result.planned} trials have all their results")
     for trial_id, reason in result.failed.items():
-        console.print(f"  failed: {planned.by_id[trial_id].name}: {escape(reason)}")
+        console.print(f"  failed: {escape(f'{planned.by_id[trial_id].name}: {reason}')}")
     if result.failed:
         raise typer.Exit(1)
 
@@ -127,6 +129,7 @@ def run(
 @app.command()
 def report(
     source: Source,
+    overrides: Overrides = None,
     tracking_uri: TrackingUri = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder to write to.  [default: results/reports/STUDY]")
@@ -135,7 +138,7 @@ def report(
     """Draws the figures and tables of what was tracked, and one page with all of it."""
     from analysis.report import write_report
 
-    name = read_study(source).name
+    name = read_study(source, overrides or ()).name
     _require_tracked(_tracking(tracking_uri))
     folder = output or RESULTS / "reports" / name
     written = write_report(_tracking(tracking_uri), name, folder, _command())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from mlflow.exceptions import MlflowException
 
 from study.listener import Listener
 from study.local import run_local
@@ -61,11 +64,11 @@ def run_study(
                 display.start(left)
                 _executor(local)(left, store, plan.study.resources, watcher)
                 left = watcher.left()
-            for trial in left:
-                watcher.lost(trial.id, f"no result after {ROUNDS} rounds")
+            watcher.end(left)
         finally:
-            tracker.stopped()
             display.stop()
+            if not lock.lost:  # else the runs are somebody else's now
+                tracker.stopped()
         return watcher.result
 
 
@@ -105,20 +108,29 @@ class _Watcher:
                 left.append(trial)
         return left
 
+    def end(self, left: Sequence[PlannedTrial]) -> None:
+        """Counts what is still without a result, or without a run, as failed."""
+        for trial in left:
+            self._fail(trial, f"no result after {ROUNDS} rounds")
+        for trial in self.plan.trials:
+            if trial.id not in self.result.failed and self.tracker.stale(trial):
+                self._fail(trial, "its results are there, but MLflow did not take them")
+
     def started(self, trial_id: str) -> None:
         trial = self.plan.by_id[trial_id]
-        self.tracker.started(trial)
         self.display.started(trial)
+        with self._tracking():
+            self.tracker.started(trial)
 
     def reported(self, report: Report) -> None:
         if self.lock.lost:
             raise StudyIsRunning(f"study {self.plan.name!r} was taken over by another driver")
         trial = self.plan.by_id[report.trial_id]
-        self.tracker.epochs(trial, report.epochs)
         if report.warning:
             self.display.say(report.warning)
+        with self._tracking():
+            self.tracker.epochs(trial, report.epochs)
         if not report.done:
-            self.tracker.flush()
             self.display.reported(report)
             return
         if report.failed:
@@ -133,17 +145,26 @@ class _Watcher:
 
     def _fail(self, trial: PlannedTrial, reason: str) -> None:
         self.result.failed[trial.id] = reason
-        self.tracker.failed(trial, reason)
         self.display.failed(trial, reason)
+        with self._tracking():
+            self.tracker.failed(trial, reason)
 
     def _track(self, trial: PlannedTrial) -> bool:
         """Projects a finished trial; False where a result turned out to be damaged."""
         if not self.tracker.stale(trial):
             return True
         try:
-            summary = self.tracker.finished(trial)
+            with self._tracking():
+                self.display.finished(trial, self.tracker.finished(trial))
         except DamagedEntry as error:
             self.display.say(str(error))
             return False
-        self.display.finished(trial, summary)
         return True
+
+    @contextlib.contextmanager
+    def _tracking(self) -> Iterator[None]:
+        """MLflow is a projection: where it fails for a while, the study goes on."""
+        try:
+            yield
+        except MlflowException as error:
+            self.display.say(f"MLflow did not take it, tried again at the end: {error.message}")

@@ -19,6 +19,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from study.listener import Listener
 from study.plan import PlannedTrial
 from study.spec import Resources
+from trainables.errors import NoRoom, StudyError
 from trainables.store import Store
 from trainables.trainable import StudyTrainable
 from trainables.trial import Report
@@ -44,6 +45,8 @@ def run_on_ray(
     and ended after.
     """
     with _session(), tempfile.TemporaryDirectory(prefix="study-tune-") as folder:
+        _check_room(resources)
+        callback = _Callback(listener)
         share = {"cpu": resources.cpu, "gpu": _gpu_share(resources)}
         tuner = tune.Tuner(
             tune.with_resources(StudyTrainable, share),
@@ -54,12 +57,17 @@ def run_on_ray(
             run_config=tune.RunConfig(
                 storage_path=folder,
                 verbose=0,
-                callbacks=[_Callback(listener)],
+                callbacks=[callback],
                 failure_config=tune.FailureConfig(max_failures=DEATHS - 1),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except Exception:
+            if callback.error is not None:  # Tune would tell it as a traceback in a text
+                raise callback.error from None
+            raise
 
 
 class _Callback(tune.Callback):
@@ -67,6 +75,7 @@ class _Callback(tune.Callback):
 
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
+        self.error: StudyError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks to restore them, which we never do."""
@@ -85,12 +94,18 @@ class _Callback(tune.Callback):
         result: dict[str, Any],
         **info: Any,
     ) -> None:
-        self.listener.reported(Report(**result["report"]))
+        try:
+            self.listener.reported(Report(**result["report"]))
+        except StudyError as error:
+            self.error = error
+            raise
 
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        self.listener.lost(_id(trial), f"its worker died {DEATHS} times")
+        cause = str(trial.get_error() or "").strip().splitlines()
+        told = f": {cause[-1]}" if cause else ""
+        self.listener.lost(_id(trial), f"its worker died {DEATHS} times{told}")
 
 
 def _job(trial: PlannedTrial, store: Store, resources: Resources) -> dict[str, Any]:
@@ -109,6 +124,14 @@ def _id(trial: TuneTrial) -> str:
 
 def _name(trial: TuneTrial) -> str:
     return _id(trial)
+
+
+def _check_room(resources: Resources) -> None:
+    """Ray would wait for ever for a node that large."""
+    largest = max((node["Resources"].get("CPU", 0) for node in ray.nodes()), default=0)
+    if resources.cpu > largest:
+        what = f"resources.cpu: a trial asks for {resources.cpu} cores"
+        raise NoRoom(f"{what}, the largest node has {largest:.0f}")
 
 
 def _gpu_share(resources: Resources) -> float:

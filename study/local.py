@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from study.listener import Listener
 from study.plan import PlannedTrial
 from study.spec import Resources
 from trainables.store import Store
-from trainables.trial import Trial, device_for
+from trainables.trial import Trial, prepare
 
 
 def run_local(
     trials: Sequence[PlannedTrial], store: Store, resources: Resources, listener: Listener
 ) -> None:
     """Advances every trial to its end; failures are reported, not raised."""
-    torch.set_num_threads(resources.cpu)
+    device = prepare(threads=resources.cpu, gpu=resources.gpu)
     for planned in trials:
         listener.started(planned.id)
-        trial = Trial(planned.job(), store, device_for(resources.gpu))
+        trial = Trial(planned.job(), store, device)
         report = trial.advance()
         while not report.done:
             listener.reported(report)

@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import safetensors.numpy
-from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag, ViewType
 
+from analysis.runs import connect
 from study.plan import Plan, PlannedTrial, describe, git_revision, numeric
 from trainables import names
+from trainables.errors import BadAddress
 from trainables.store import Store
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
@@ -60,14 +61,13 @@ class Tracker:
 
     def __init__(self, uri: str, plan: Plan, store: Store, artifacts: Path, command: str) -> None:
         if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        self.client = MlflowClient(uri)
+            _make_folder(Path(uri.removeprefix("sqlite:///")).parent)
+        self.client = connect(uri)
         self.plan = plan
         self.store = store
         self.git = git_revision()
         self.experiment = self._experiment(uri, artifacts)
         self._runs = self._known_runs()
-        self._pending: dict[str, list[Metric]] = {}
         self._publish_plan(command)
 
     def started(self, trial: PlannedTrial) -> None:
@@ -77,15 +77,10 @@ class Tracker:
             self.client.update_run(run.info.run_id, status="RUNNING")
 
     def epochs(self, trial: PlannedTrial, epochs: Iterable[Mapping[str, float]]) -> None:
-        """Adds points of the training curves; written with the next `flush`."""
-        rows = [metric for epoch in epochs for metric in _curve(epoch)]
-        self._pending.setdefault(trial.id, []).extend(rows)
-
-    def flush(self) -> None:
-        """Writes what is pending, one call a run."""
-        pending, self._pending = self._pending, {}
-        for trial_id, metrics in pending.items():
-            self._log(self._runs[trial_id].info.run_id, metrics)
+        """Adds points of the training curves, in one call."""
+        metrics = [metric for epoch in epochs for metric in _curve(epoch)]
+        if metrics:
+            self._log(self._run(trial).info.run_id, metrics)
 
     def finished(self, trial: PlannedTrial) -> Summary:
         """Writes a trial's results from the store and ends its run.
@@ -93,7 +88,6 @@ class Tracker:
         Raises:
             DamagedEntry: an outcome is damaged; it is set aside, to be measured again.
         """
-        self._pending.pop(trial.id, None)
         record = self.store.read_json(f"trials/{trial.id}", "record.json") or {}
         outcomes = {
             name: read_outcome(self.store, trial.id, cell_id)
@@ -116,14 +110,12 @@ class Tracker:
 
     def failed(self, trial: PlannedTrial, reason: str) -> None:
         """Ends a trial's run as failed, with the reason."""
-        self.flush()
         run_id = self._run(trial).info.run_id
         self.client.set_tag(run_id, names.REASON, reason)
         self.client.set_terminated(run_id, "FAILED")
 
     def stopped(self) -> None:
         """Leaves no run behind that says it is running when nobody works on it."""
-        self.flush()
         for run in self._known_runs().values():
             if run.info.status == "RUNNING":
                 self.client.set_terminated(run.info.run_id, "KILLED")
@@ -179,11 +171,11 @@ class Tracker:
                 return runs
 
     def _run(self, trial: PlannedTrial) -> Run:
-        """The trial's run, made if there is none; one with other parameters is replaced."""
+        """The trial's run, made if there is none that shows what is planned now."""
         run = self._runs.get(trial.id)
         params = trial.params()
-        if run is not None and run.data.params and run.data.params != params:
-            self.client.delete_run(run.info.run_id)  # a method was renamed: params cannot change
+        if run is not None and self._shows_something_else(run, trial):
+            self.client.delete_run(run.info.run_id)
             run = None
         if run is None:
             tags = {names.ROLE: names.TRIAL, names.TRIAL_ID: trial.id, **_static_tags(trial)}
@@ -198,6 +190,15 @@ class Tracker:
             )
             run = self._runs[trial.id] = self.client.get_run(run.info.run_id)
         return run
+
+    @staticmethod
+    def _shows_something_else(run: Run, trial: PlannedTrial) -> bool:
+        """Whether a run is of an earlier plan: it is written anew, never mended.
+
+        Params cannot change, and of several values of a metric MLflow shows the largest.
+        """
+        outdated = run.data.tags.get(_PROJECTED, _digest(trial)) != _digest(trial)
+        return outdated or (bool(run.data.params) and run.data.params != trial.params())
 
     def _create(self, name: str, tags: dict[str, str], key: str) -> Run:
         tags = {**tags, "git": self.git}
@@ -230,6 +231,13 @@ class Tracker:
             path = os.path.join(folder, names.OUTCOMES_FILE)
             outcome_frame(outcomes).to_parquet(path, index=False)
             self.client.log_artifact(run_id, path)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadAddress(f"cannot track runs in {str(folder)!r}: {error}") from None
 
 
 def read_outcome(store: Store, trial_id: str, cell_id: str) -> Outcome:
@@ -328,17 +336,24 @@ def _series(plan: Plan, test: Mapping[str, Outcome]) -> Iterable[tuple[str, floa
         columns = plan.columns[name]
         if columns is None:
             continue
-        direction = "tar" if columns.targeted else "un"
-        attack = f"{plan.labels[name]}-{direction}-{columns.surface}"
+        family = _family(plan, name)
         peers = [
             other
-            for key, other in plan.columns.items()
-            if other and plan.labels[key] == plan.labels[name]
+            for key in test
+            if (other := plan.columns[key]) is not None and _family(plan, key) == family
         ]
         if columns.eps == max(peer.eps for peer in peers):
-            yield f"{names.BY_STEPS}{attack}", _accuracy([outcome]), columns.steps
+            yield f"{names.BY_STEPS}{family}", _accuracy([outcome]), columns.steps
         if columns.steps == max(peer.steps for peer in peers):
-            yield f"{names.BY_EPS}{attack}", _accuracy([outcome]), round(1000 * columns.eps)
+            yield f"{names.BY_EPS}{family}", _accuracy([outcome]), round(1000 * columns.eps)
+
+
+def _family(plan: Plan, name: str) -> str:
+    """The cell's name less split, eps and steps."""
+    columns = plan.columns[name]
+    assert columns is not None
+    size = f"-eps{names.number(columns.eps)}-n{columns.steps}"
+    return name.removeprefix(f"{names.CELL}{_split(name)}/").replace(size, "", 1)
 
 
 def _curve(epoch: Mapping[str, float]) -> list[Metric]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+GATE = Path(__file__).parents[1] / ".ci"
 SKIPPED = {
     "a test": "import pytest\n@pytest.mark.skip\ndef test_a(): pass\n",
     "a file": "import pytest\npytest.skip('all', allow_module_level=True)\n",
@@ -18,7 +19,7 @@ def run(folder, text, **environment):
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "skips", "-p", "no:cacheprovider", "test_it.py"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "CI": "", **environment},
+        env={**os.environ, "PYTHONPATH": str(GATE), "CI": "", **environment},
         capture_output=True,
         text=True,
     )
