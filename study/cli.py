@@ -108,16 +108,20 @@ def run(
     from trainables.store import Store
 
     planned = make_plan(read_study(source, overrides or ()))
-    console = Console()
-    result = run_study(
-        planned,
-        store=Store(storage),
-        tracking_uri=_tracking(tracking_uri),
-        artifacts=RESULTS / "artifacts",
-        command=_command(),
-        local=local,
-        display=Display(console, len(planned.trials)),
-    )
+    console = Console(soft_wrap=True)
+    try:
+        result = run_study(
+            planned,
+            store=Store(storage),
+            tracking_uri=_tracking(tracking_uri),
+            artifacts=RESULTS / "artifacts",
+            command=_command(),
+            local=local,
+            display=Display(console, len(planned.trials)),
+        )
+    except KeyboardInterrupt:
+        console.print(f"{planned.name}: stopped; the same command goes on where it was")
+        raise typer.Exit(130) from None
     done = result.planned - len(result.failed)
     console.print(f"{planned.name}: {done} of {result.planned} trials have all their results")
     for trial_id, reason in result.failed.items():

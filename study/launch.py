@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -154,7 +155,9 @@ def _session() -> Iterator[None]:
             options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
             if "RAY_ADDRESS" not in os.environ:
                 options |= {"include_dashboard": False}
+            on_term = signal.getsignal(signal.SIGTERM)
             ray.init(**options)
+            signal.signal(signal.SIGTERM, on_term)  # Ray's own would end us at once
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told by us
             yield
         finally:

@@ -175,3 +175,28 @@ def test_a_users_own_packages_do_not_shadow_ours(folder):
         "--set",
         "choose=null",
     )
+
+
+@pytest.mark.parametrize(
+    ("sign", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+)
+@pytest.mark.parametrize("where", [[], ["--local"]], ids=["ray", "local"])
+def test_a_stopped_run_leaves_nothing_running_and_can_go_on(folder, running, sign, status, where):
+    process = running("run", "tiny.yaml", *where)
+    for line in process.stdout:
+        if line.startswith("[1/5]"):
+            break
+    process.send_signal(sign)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == status, output
+    assert "Traceback" not in output
+    assert "RUNNING" not in {run.info.status for run in folder.runs()}
+    assert not (folder.store / "studies" / "tiny" / "lock.json").exists()
+    folder.study("run", "tiny.yaml", "--local")
+    assert {run.info.status for run in folder.runs()} == {"FINISHED"}
+
+
+def test_more_cores_than_there_are_is_told(folder):
+    output = folder.study("run", "tiny.yaml", "--set", "resources.cpu=4096", expect=2)
+    assert "resources.cpu: a trial asks for 4096 cores" in output
+    assert "Traceback" not in output

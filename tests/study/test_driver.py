@@ -1,0 +1,92 @@
+"""The loop of a run, where what surrounds it fails."""
+
+import io
+
+import pytest
+from mlflow.exceptions import MlflowException
+from rich.console import Console
+
+from study.driver import run_study
+from study.lock import StudyLock
+from study.progress import Display
+from study.tracking import Tracker
+from trainables.errors import StudyIsRunning
+from trainables.store import Store
+
+KEYS = {
+    "evaluate": {"validation": 5, "test": 5},
+    "training": {"epochs": 1, "batch_size": 1000},
+    "attacks": {"pgd": {"eps": 0.04, "steps": 1}},
+}
+
+
+@pytest.fixture
+def run(plan_of, tmp_path):
+    """Runs a tiny study in process; gives the result and what was said."""
+
+    def start():
+        plan = plan_of(**KEYS)
+        console = Console(file=io.StringIO(), width=500)
+        result = run_study(
+            plan,
+            store=Store(str(tmp_path / "store")),
+            tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
+            artifacts=tmp_path / "artifacts",
+            command="study run",
+            local=True,
+            display=Display(console, len(plan.trials)),
+        )
+        return result, console.file.getvalue()
+
+    return start
+
+
+def failing(monkeypatch, name, times):
+    """Makes a method of the tracker fail its first calls, as a server that is away does."""
+    real, calls = getattr(Tracker, name), []
+
+    def method(*arguments):
+        calls.append(arguments)
+        if len(calls) <= times:
+            raise MlflowException("database is locked")
+        return real(*arguments)
+
+    monkeypatch.setattr(Tracker, name, method)
+
+
+@pytest.mark.parametrize("name", ["started", "epochs", "finished"])
+def test_mlflow_may_be_away_for_a_while(run, monkeypatch, name):
+    failing(monkeypatch, name, times=1)
+    result, said = run()
+    assert not result.failed
+    assert "database is locked" in said
+    assert "clean" in said
+
+
+def test_results_that_could_not_be_tracked_are_told(run, monkeypatch):
+    failing(monkeypatch, "finished", times=10**6)
+    result, said = run()
+    assert list(result.failed.values()) == ["its results are there, but MLflow did not take them"]
+    assert "FAILED" in said
+
+
+def test_the_next_run_tracks_them(run, monkeypatch):
+    with monkeypatch.context() as patch:
+        failing(patch, "finished", times=10**6)
+        run()
+    result, said = run()
+    assert not result.failed
+    assert "to run" not in said  # nothing was computed again
+
+
+def test_a_driver_that_was_robbed_of_its_lock_stops(run, monkeypatch):
+    enter = StudyLock.__enter__
+
+    def robbed(lock):
+        enter(lock)
+        lock.lost = True
+        return lock
+
+    monkeypatch.setattr(StudyLock, "__enter__", robbed)
+    with pytest.raises(StudyIsRunning, match="taken over"):
+        run()
