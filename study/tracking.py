@@ -34,7 +34,7 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 REVISION = 1  # bumped by whatever alters what a run shows: old runs are then written anew
 
 _NOTE = "mlflow.note.content"
-_PROJECTED = "projected"  # digest of what a finished run shows, to see whether it is up to date
+_SHOWS = "shows"  # digest of what a run shows, to see whether it is of this plan
 _BATCH = 900  # MLflow takes 1,000 metrics a call
 
 Outcome = dict[str, np.ndarray]
@@ -97,12 +97,11 @@ class Tracker:
         now = int(record.get("time", time.time()) * 1000)
         metrics = [metric for epoch in record.get("history", []) for metric in _curve(epoch)]
         metrics += [Metric(key, value, now, step) for key, value, step in results]
-        run_id = self._run(trial).info.run_id
+        run_id = self._run(trial, _start(record)).info.run_id
         self._log(run_id, metrics, self._tags(trial, outcomes, record))
         self._artifacts(run_id, trial, outcomes)
         dataset = Dataset(trial.model.dataset.name, trial.model.dataset.checksum[:16], "code", "{}")
         self.client.log_inputs(run_id, [DatasetInput(dataset)])
-        self.client.set_tag(run_id, _PROJECTED, _digest(trial))
         self.client.set_terminated(run_id, "FINISHED", now)
         self._runs[trial.id] = self.client.get_run(run_id)
         values = {key: value for key, value, _ in results}
@@ -126,7 +125,7 @@ class Tracker:
         return (
             run is None
             or run.info.status != "FINISHED"
-            or run.data.tags.get(_PROJECTED) != _digest(trial)
+            or run.data.tags.get(_SHOWS) != _digest(trial)
         )
 
     def _experiment(self, uri: str, artifacts: Path) -> str:
@@ -170,17 +169,22 @@ class Tracker:
             if not token:
                 return runs
 
-    def _run(self, trial: PlannedTrial) -> Run:
-        """The trial's run, made if there is none that shows what is planned now."""
+    def _run(self, trial: PlannedTrial, started: int | None = None) -> Run:
+        """The trial's run, made if there is none.
+
+        One of an earlier plan is made anew, never mended: params cannot change, and of several
+        values of a metric MLflow shows the largest.
+        """
         run = self._runs.get(trial.id)
-        params = trial.params()
-        if run is not None and self._shows_something_else(run, trial):
+        if run is not None and run.data.tags.get(_SHOWS) != _digest(trial):
             self.client.delete_run(run.info.run_id)
             run = None
         if run is None:
-            tags = {names.ROLE: names.TRIAL, names.TRIAL_ID: trial.id, **_static_tags(trial)}
-            run = self._create(trial.name, tags, trial.id)
+            tags = {names.ROLE: names.TRIAL, names.TRIAL_ID: trial.id, _SHOWS: _digest(trial)}
+            tags |= _static_tags(trial)
+            run = self._create(trial.name, tags, trial.id, started)
         if not run.data.params:
+            params = trial.params()
             hyper = [
                 Metric(f"{names.HYPER}{key}", float(value), 0, 0)
                 for key, value in numeric(trial.axes).items()
@@ -191,18 +195,10 @@ class Tracker:
             run = self._runs[trial.id] = self.client.get_run(run.info.run_id)
         return run
 
-    @staticmethod
-    def _shows_something_else(run: Run, trial: PlannedTrial) -> bool:
-        """Whether a run is of an earlier plan: it is written anew, never mended.
-
-        Params cannot change, and of several values of a metric MLflow shows the largest.
-        """
-        outdated = run.data.tags.get(_PROJECTED, _digest(trial)) != _digest(trial)
-        return outdated or (bool(run.data.params) and run.data.params != trial.params())
-
-    def _create(self, name: str, tags: dict[str, str], key: str) -> Run:
-        tags = {**tags, "git": self.git}
-        self._runs[key] = self.client.create_run(self.experiment, tags=tags, run_name=name)
+    def _create(self, name: str, tags: dict[str, str], key: str, started: int | None = None) -> Run:
+        self._runs[key] = self.client.create_run(
+            self.experiment, started, {**tags, "git": self.git}, run_name=name
+        )
         return self._runs[key]
 
     def _log(self, run_id: str, metrics: list[Metric], tags: Iterable[RunTag] = ()) -> None:
@@ -354,6 +350,12 @@ def _family(plan: Plan, name: str) -> str:
     assert columns is not None
     size = f"-eps{names.number(columns.eps)}-n{columns.steps}"
     return name.removeprefix(f"{names.CELL}{_split(name)}/").replace(size, "", 1)
+
+
+def _start(record: Mapping[str, Any]) -> int | None:
+    """When training began, in milliseconds; None while nothing is known of it."""
+    history = record.get("history")
+    return int(1000 * (history[0]["time"] - history[0]["seconds"])) if history else None
 
 
 def _curve(epoch: Mapping[str, float]) -> list[Metric]:

@@ -121,6 +121,15 @@ def test_a_new_tracker_knows_what_is_tracked(tracked, monkeypatch):
     assert again.stale(trial)
 
 
+def test_a_run_written_later_tells_when_the_trial_ran(tracked):
+    tracker, trial = tracked()
+    tracker.finished(trial)
+    (run,) = runs(tracker)
+    curve = tracker.client.get_metric_history(run.info.run_id, names.TRAIN_LOSS)
+    assert run.info.start_time < min(point.timestamp for point in curve)
+    assert run.info.end_time >= max(point.timestamp for point in curve)
+
+
 def test_a_renamed_method_replaces_the_run(tracked):
     tracker, trial = tracked()
     tracker.finished(trial)
