@@ -42,6 +42,7 @@ def test_links_lead_somewhere(document):
         assert (ROOT / link).exists(), link
 
 
+@pytest.mark.timeout(2400)  # the whole quickstart: 34 models
 def test_the_commands_run_as_written(tmp_path):
     text = re.search(r"```yaml\n(# my-study.yaml\n.*?)```", README, re.DOTALL).group(1)
     (tmp_path / "my-study.yaml").write_text(text)
