@@ -54,12 +54,21 @@ DEFAULT_STORAGE = str(RESULTS / "store")
 
 def main() -> None:
     """Runs the command; a user's mistake is one message and exit status 2."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends as tidily as Ctrl-C
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except StudyError as error:
         Console(stderr=True).print(f"[red]study:[/red] {escape(str(error))}", soft_wrap=True)
         sys.exit(error.exit_status)
+
+
+_stopped_by = [signal.SIGINT]
+
+
+def _terminate(*_: object) -> None:
+    """Ends as tidily as Ctrl-C, and like it: Ray makes any SystemExit within a call exit 1."""
+    _stopped_by.append(signal.SIGTERM)
+    raise KeyboardInterrupt
 
 
 @app.command("list")
@@ -121,7 +130,7 @@ def run(
         )
     except KeyboardInterrupt:
         console.print(f"{planned.name}: stopped; the same command goes on where it was")
-        raise typer.Exit(130) from None
+        raise typer.Exit(128 + _stopped_by[-1]) from None
     done = result.planned - len(result.failed)
     console.print(f"{planned.name}: {done} of {result.planned} trials have all their results")
     for trial_id, reason in result.failed.items():
