@@ -20,7 +20,7 @@ from trainables.errors import DamagedEntry, StudyIsRunning
 from trainables.store import Store
 from trainables.trial import Report
 
-ROUNDS = 3  # a damaged result is made anew in the next round
+ROUNDS = 3  # what lost its worker, or is damaged, is made anew in the next round
 
 Executor = Callable[[Sequence[PlannedTrial], Store, Resources, Listener], None]
 
@@ -97,6 +97,7 @@ class _Watcher:
         self.display = display
         self.lock = lock
         self.result = Result(planned=len(plan.trials))
+        self.losses: dict[str, str] = {}  # why a trial has to be tried again
 
     def left(self) -> list[PlannedTrial]:
         """Trials still to run; those that are whole but not tracked are tracked now."""
@@ -111,7 +112,8 @@ class _Watcher:
     def end(self, left: Sequence[PlannedTrial]) -> None:
         """Counts what is still without a result, or without a run, as failed."""
         for trial in left:
-            self._fail(trial, f"no result after {ROUNDS} rounds")
+            why = self.losses.get(trial.id, "its results were damaged")
+            self._fail(trial, f"no result after {ROUNDS} tries: {why}")
         for trial in self.plan.trials:
             if trial.id not in self.result.failed and self.tracker.stale(trial):
                 self._fail(trial, "its results are there, but MLflow did not take them")
@@ -141,7 +143,8 @@ class _Watcher:
     def lost(self, trial_id: str, reason: str) -> None:
         trial = self.plan.by_id[trial_id]
         if not is_complete(trial, self.store):  # a worker that died after its last cell lost none
-            self._fail(trial, reason)
+            self.losses[trial_id] = reason
+            self.display.lost(trial, reason)
 
     def _fail(self, trial: PlannedTrial, reason: str) -> None:
         self.result.failed[trial.id] = reason

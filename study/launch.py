@@ -25,8 +25,6 @@ from trainables.store import Store
 from trainables.trainable import StudyTrainable
 from trainables.trial import Report
 
-DEATHS = 3  # of one trial's worker, before the trial counts as failed
-
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # files nobody reads
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
@@ -40,7 +38,10 @@ _ENVIRONMENT = {
 def run_on_ray(
     trials: Sequence[PlannedTrial], store: Store, resources: Resources, listener: Listener
 ) -> None:
-    """Runs trials until each has reported its end or its worker died too often.
+    """Runs trials until each has reported its end or lost its worker.
+
+    Tune retries none: it would only those that had reported already, and the driver's loop
+    takes up all.
 
     A Ray that runs already is used where `RAY_ADDRESS` names it, else one is started here
     and ended after.
@@ -59,7 +60,6 @@ def run_on_ray(
                 storage_path=folder,
                 verbose=0,
                 callbacks=[callback],
-                failure_config=tune.FailureConfig(max_failures=DEATHS - 1),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
@@ -105,8 +105,7 @@ class _Callback(tune.Callback):
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         cause = str(trial.get_error() or "").strip().splitlines()
-        told = f": {cause[-1]}" if cause else ""
-        self.listener.lost(_id(trial), f"its worker died {DEATHS} times{told}")
+        self.listener.lost(_id(trial), ": ".join(["its worker died", *cause[-1:]]))
 
 
 def _job(trial: PlannedTrial, store: Store, resources: Resources) -> dict[str, Any]:

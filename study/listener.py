@@ -17,4 +17,4 @@ class Listener(Protocol):
         """A step has ended; `report.done` on the last one."""
 
     def lost(self, trial_id: str, reason: str) -> None:
-        """The trial's worker died too often."""
+        """The trial's worker died."""

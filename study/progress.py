@@ -29,13 +29,13 @@ class Display:
         self.running: dict[str, tuple[PlannedTrial, float, str]] = {}
         self.recent: list[Text] = []
         self._began: float | None = None
-        self._work = 0.0  # trials that this run has to do
+        self._work = 0  # trials that this run has to do
         self._finished_here = 0
         self._live: Live | None = None
 
     def start(self, left: Sequence[PlannedTrial]) -> None:
         """Says what there is to do."""
-        self._work += len(left) - len(self.running)
+        self._work = self._finished_here + len(left)
         cached = self.total - len(left)
         self.say(f"{len(left)} of {self.total} trials to run, {cached} done already")
         if self.console.is_terminal and self._live is None:
@@ -73,6 +73,11 @@ class Display:
         accuracies = f"clean {100 * summary.clean:.1f} %, robust {100 * summary.robust:.1f} %"
         self._ended(trial)
         self._tell(Text(f"{trial.name}: {accuracies}"))
+
+    def lost(self, trial: PlannedTrial, reason: str) -> None:
+        """A trial has lost its worker."""
+        self.running.pop(trial.id, None)
+        self.say(f"{trial.name}: {reason}; it will be tried again")
 
     def failed(self, trial: PlannedTrial, reason: str) -> None:
         """A trial has failed; the study goes on."""

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -200,3 +201,20 @@ def test_more_cores_than_there_are_is_told(folder):
     output = folder.study("run", "tiny.yaml", "--set", "resources.cpu=4096", expect=2)
     assert "resources.cpu: a trial asks for 4096 cores" in output
     assert "Traceback" not in output
+
+
+def test_a_worker_that_dies_costs_no_trial(folder, running):
+    process = running("run", "tiny.yaml", "--set", "training.epochs=6")
+    for line in process.stdout:
+        if line.startswith("[1/5]"):
+            break
+    family = psutil.Process(process.pid).children(recursive=True)
+    workers = [child for child in family if "StudyTrainable" in " ".join(child.cmdline())]
+    assert workers
+    for worker in workers:
+        worker.kill()
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    assert "its worker died" in output
+    assert "5 of 5 trials have all their results" in output
+    assert Counter(run.info.status for run in folder.runs()) == {"FINISHED": 5}
