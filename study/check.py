@@ -13,7 +13,7 @@ from study.settle import explain, settle, settle_attack, settle_training
 from study.spec import Choose, Compare, Evaluate, Method, Part, Resources, Study
 from trainables.attacks.base import Attack
 from trainables.datasets.base import Dataset
-from trainables.errors import InvalidStudy, Mistake, nearest
+from trainables.errors import InvalidStudy, Mistake, nearest, unknown_key
 
 
 def check(file: StudyFile) -> Study:
@@ -170,16 +170,14 @@ def _headline_mistakes(data: Mapping[str, Any]) -> Iterator[Mistake]:
         yield Mistake("headline.attack", f"expected an attack, {label!r} leaves images as they are")
         return
     parameters = list(settled[0].parameters())
-    for key in headline:
-        if key not in ("attack", *parameters):
-            known = f"{nearest(key, parameters)} (valid: {', '.join(parameters)})"
-            yield Mistake(f"headline.{key}", f"unknown key{known}")
+    for key in _wanted(headline):
+        if key not in parameters:
+            yield Mistake(f"headline.{key}", unknown_key(key, parameters))
             return
     settings = {_less_surface(attack) for attack in headline_attacks(headline, settled)}
     if len(settings) != 1:
-        wanted = {key: value for key, value in headline.items() if key != "attack"}
         what = f"expected keys that name one setting of {label!r}, found {len(settings)} settings"
-        yield Mistake("headline", f"{what} for {wanted!r}")
+        yield Mistake("headline", f"{what} for {_wanted(headline)!r}")
 
 
 def headline_attacks(headline: Mapping[str, Any], attacks: Iterable[Attack]) -> list[Attack]:
@@ -189,10 +187,14 @@ def headline_attacks(headline: Mapping[str, Any], attacks: Iterable[Attack]) -> 
         headline: `{attack: label, parameter: value …}`.
         attacks: all settings under that label.
     """
-    wanted = {key: value for key, value in headline.items() if key != "attack"}
-    found = [attack for attack in attacks if _matches(attack, wanted)]
+    found = [attack for attack in attacks if _matches(attack, _wanted(headline))]
     raw = [attack for attack in found if _surface(attack).endswith("raw")]
     return raw or found
+
+
+def _wanted(headline: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that the headline's setting has."""
+    return {key: value for key, value in headline.items() if key != "attack"}
 
 
 def _matches(attack: Attack, wanted: Mapping[str, Any]) -> bool:

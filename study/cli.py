@@ -151,10 +151,10 @@ def report(
     """Draws the figures and tables of what was tracked, and one page with all of it."""
     from analysis.report import write_report
 
-    name = read_study(source, overrides or ()).name
-    _require_tracked(_tracking(tracking_uri))
+    name, uri = read_study(source, overrides or ()).name, _tracking(tracking_uri)
+    _require_tracked(uri)
     folder = output or RESULTS / "reports" / name
-    written = write_report(_tracking(tracking_uri), name, folder, _command())
+    written = write_report(uri, name, folder, _command())
     print(written.table)
     print(f"\nreport: {written.page}")
     print(f"MLflow: {_program()} ui")

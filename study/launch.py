@@ -54,7 +54,7 @@ def run_on_ray(
             tune.with_resources(StudyTrainable, share),
             param_space={"job": tune.grid_search([_job(t, store, resources) for t in trials])},
             tune_config=tune.TuneConfig(
-                reuse_actors=True, trial_name_creator=_name, trial_dirname_creator=_name
+                reuse_actors=True, trial_name_creator=_id, trial_dirname_creator=_id
             ),
             run_config=tune.RunConfig(
                 storage_path=folder,
@@ -120,10 +120,6 @@ def _job(trial: PlannedTrial, store: Store, resources: Resources) -> dict[str, A
 
 def _id(trial: TuneTrial) -> str:
     return str(trial.config["job"]["trial_id"])
-
-
-def _name(trial: TuneTrial) -> str:
-    return _id(trial)
 
 
 def _check_room(resources: Resources) -> None:

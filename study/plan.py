@@ -104,7 +104,7 @@ class PlannedTrial:
                 flat[kind] = component.name
             flat |= {f"{kind}.{key}": value for key, value in component.parameters().items()}
         flat |= {f"training.{key}": value for key, value in vars_of(self.model.training).items()}
-        return {key: _text(value) for key, value in flat.items()}
+        return {key: names.text(value) for key, value in flat.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +151,7 @@ def make_plan(file: StudyFile) -> Plan:
     """Plans a study file.
 
     Raises:
-        InvalidStudy: all mistakes at once; see `study.spec.check`.
+        InvalidStudy: all mistakes at once; see `study.check.check`.
     """
     study = check(file)
     mistakes: list[Mistake] = []
@@ -282,13 +282,7 @@ def _merge(trials: Iterable[PlannedTrial]) -> Iterator[PlannedTrial]:
 
 def _assignment(item: tuple[str, Any]) -> str:
     key, value = item
-    return f"{key.rsplit('.', 1)[-1]}={_text(value)}"
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return names.number(value)
-    return str(value)
+    return f"{key.rsplit('.', 1)[-1]}={names.text(value)}"
 
 
 def describe(plan: Plan, command: str) -> dict[str, Any]:
@@ -346,15 +340,11 @@ def _seeds(trials: Iterable[PlannedTrial], method: str) -> list[int]:
 
 
 def _describe_cell(plan: Plan, name: str) -> dict[str, Any]:
-    split = name.split("/")[1]
-    n = getattr(plan.study.evaluate, split)
-    columns = plan.columns[name]
-    label = plan.labels[name]
+    cell, columns = plan.trials[0].cells[name], plan.columns[name]
+    described = {"split": cell.split, "attack": plan.labels[name], "n": cell.n}
     if columns is None:
-        return {"split": split, "attack": label, "n": n}
-    attack = plan.trials[0].cells[name].attack
-    described = {"split": split, "attack": label, "algorithm": attack.name, "n": n}
-    return {**described, **asdict(columns)}
+        return described
+    return {**described, "algorithm": cell.attack.name, **asdict(columns)}
 
 
 def _describe_trial(trial: PlannedTrial) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from study.axes import Point, expand
 from trainables import registry
 from trainables.config import Training
-from trainables.errors import Mistake, UnknownName, nearest
+from trainables.errors import Mistake, UnknownName, nearest, unknown_key
 from trainables.registry import Component
 
 
@@ -80,8 +80,7 @@ def explain(error: Any, known: Iterable[str], where: str = "") -> Mistake:
     key = ".".join([*filter(None, [where]), *map(str, error["loc"])])
     kind, found = error["type"], error["input"]
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        name, names = str(error["loc"][-1]), list(known)
-        what = f"unknown key{nearest(name, names)} (valid: {', '.join(names)})"
+        what = unknown_key(str(error["loc"][-1]), known)
     elif kind.startswith("missing"):
         what = "missing"
     elif kind == "literal_error":

@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag, V
 from analysis.runs import connect
 from study.plan import Plan, PlannedTrial, describe, git_revision, numeric
 from trainables import names
+from trainables.attacks.base import Columns
 from trainables.errors import BadAddress
 from trainables.store import Store
 
@@ -263,7 +264,9 @@ def _results(
     record: Mapping[str, Any],
 ) -> list[tuple[str, float, int]]:
     """Every number of a finished trial as (metric, value, step)."""
-    test = {name: outcome for name, outcome in outcomes.items() if _split(name) == names.TEST}
+    test = {
+        name: outcome for name, outcome in outcomes.items() if trial.cells[name].split == names.TEST
+    }
     headline = plan.headline[names.TEST]
     values: dict[str, float] = {
         names.CLEAN: _accuracy([test[names.clean_name(names.TEST)]]),
@@ -303,12 +306,11 @@ def _masking_gap(plan: Plan, test: Mapping[str, Outcome]) -> float:
     return weakest - _accuracy([test[name] for name in headline])
 
 
-def _setting(plan: Plan, name: str) -> tuple[Any, ...]:
+def _setting(plan: Plan, name: str) -> tuple[str, Columns]:
     """What a cell is, less the surface."""
     columns = plan.columns[name]
     assert columns is not None
-    rest = (columns.budget, columns.targeted, columns.eps, columns.steps)
-    return (plan.labels[name], *rest, json.dumps(columns.extra, sort_keys=True, default=str))
+    return plan.labels[name], replace(columns, surface="")
 
 
 def _further(plan: Plan, name: str, outcome: Outcome) -> dict[str, float]:
@@ -345,11 +347,16 @@ def _series(plan: Plan, test: Mapping[str, Outcome]) -> Iterable[tuple[str, floa
 
 
 def _family(plan: Plan, name: str) -> str:
-    """The cell's name less split, eps and steps."""
+    """What the cell is charted under: all but its eps and steps."""
     columns = plan.columns[name]
     assert columns is not None
-    size = f"-eps{names.number(columns.eps)}-n{columns.steps}"
-    return name.removeprefix(f"{names.CELL}{_split(name)}/").replace(size, "", 1)
+    return names.series_name(
+        attack=plan.labels[name],
+        budget=columns.budget,
+        targeted=columns.targeted,
+        surface=columns.surface,
+        extra=columns.extra,
+    )
 
 
 def _start(record: Mapping[str, Any]) -> int | None:
@@ -376,10 +383,6 @@ def _static_tags(trial: PlannedTrial) -> dict[str, str]:
 def _note(outcomes: Mapping[str, Outcome]) -> str:
     rows = [f"| {name} | {100 * _accuracy([outcome]):.1f} |" for name, outcome in outcomes.items()]
     return "\n".join(["| cell | accuracy % |", "| --- | --- |", *rows])
-
-
-def _split(name: str) -> str:
-    return name.removeprefix(names.CELL).split("/")[0]
 
 
 def _digest(trial: PlannedTrial) -> str:

@@ -84,6 +84,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}{nearest(name, names)} (known: {', '.join(names) or 'none'})"
 
 
+def unknown_key(name: str, known: Iterable[str]) -> str:
+    """Says that a key is unknown, which is nearest, and which may stand there."""
+    names = list(known)
+    return f"unknown key{nearest(name, names)} (valid: {', '.join(names)})"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the closest known name, or nothing."""
     close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)

@@ -45,9 +45,7 @@ def measure(
     Raises:
         ValueError: the split has fewer images than the cell asks for.
     """
-    split = (splits.test if cell.split == "test" else splits.validation).first(cell.n)
-    if len(split) < cell.n:
-        raise ValueError(f"expected {cell.n} {cell.split} images, found {len(split)}")
+    split = images_of(cell, splits)
     parts = [
         cell.attack(
             classifier, split.images[index], split.labels[index], indices=index, seed=cell.seed
@@ -55,6 +53,18 @@ def measure(
         for index in torch.arange(len(split)).split(batch)
     ]
     return _concatenate(parts)
+
+
+def images_of(cell: Cell, splits: Splits) -> Split:
+    """The images that a cell is measured on.
+
+    Raises:
+        ValueError: the split has fewer images than the cell asks for.
+    """
+    split = (splits.test if cell.split == "test" else splits.validation).first(cell.n)
+    if len(split) < cell.n:
+        raise ValueError(f"expected {cell.n} {cell.split} images, found {len(split)}")
+    return split
 
 
 def _concatenate(parts: list[AttackOutcome]) -> AttackOutcome:

@@ -80,16 +80,16 @@ def cell_name(
     `cell/{split}/{attack}-{budget}-{un|tar}-{surface}-eps{e}-n{N}[-key:value …]`, `extra`
     holding the parameters that are not at their default. MLflow refuses `=` and `(`.
     """
-    parts = [
-        attack,
-        budget,
-        "tar" if targeted else "un",
-        surface,
-        f"eps{number(eps)}",
-        f"n{steps}",
-        *(f"{key}:{_text(value)}" for key, value in sorted(extra.items())),
-    ]
-    return f"{CELL}{split}/" + "-".join(parts)
+    what = [attack, budget, _direction(targeted), surface]
+    size = [f"eps{number(eps)}", f"n{steps}"]
+    return f"{CELL}{split}/" + "-".join([*what, *size, *_pairs(extra)])
+
+
+def series_name(
+    *, attack: str, budget: str, targeted: bool, surface: str, extra: Mapping[str, object]
+) -> str:
+    """What cells that differ in eps and steps alone are charted under: their name less both."""
+    return "-".join([attack, budget, _direction(targeted), surface, *_pairs(extra)])
 
 
 def clean_name(split: str) -> str:
@@ -97,7 +97,14 @@ def clean_name(split: str) -> str:
     return f"{CELL}{split}/clean"
 
 
-def _text(value: object) -> str:
-    if isinstance(value, float) and not isinstance(value, bool):
-        return number(value)
-    return str(value)
+def text(value: object) -> str:
+    """A parameter's value as names and params show it."""
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def _direction(targeted: bool) -> str:
+    return "tar" if targeted else "un"
+
+
+def _pairs(extra: Mapping[str, object]) -> list[str]:
+    return [f"{key}:{text(value)}" for key, value in sorted(extra.items())]

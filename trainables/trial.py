@@ -16,7 +16,7 @@ import torch
 from trainables.config import Cell, TrialConfig
 from trainables.datasets.base import Splits, load_splits
 from trainables.errors import DamagedEntry
-from trainables.evaluation import dump_outcome, measure
+from trainables.evaluation import dump_outcome, images_of, measure
 from trainables.store import Store
 from trainables.training import Epoch, Trainer, load_weights, new_classifier, weights_of
 
@@ -129,9 +129,9 @@ class Trial:
             f"models/{self.id}",
             {
                 "weights.safetensors": weights_of(self._trainer.classifier),
-                "config.json": json.dumps(self.config.model.spec(), indent=1).encode(),
-                "history.json": json.dumps(self.record["history"], indent=1).encode(),
-                "execution.json": json.dumps(execution_record(self.device), indent=1).encode(),
+                "config.json": _json(self.config.model.spec()),
+                "history.json": _json(self.record["history"]),
+                "execution.json": _json(execution_record(self.device)),
             },
         )
         self.store.remove(f"progress/{self.id}")
@@ -147,14 +147,13 @@ class Trial:
             load_weights(self._classifier, weights)
         splits = self._splits()
         outcome = measure(self._classifier, cell, splits)
-        split = splits.test if cell.split == "test" else splits.validation
         cell_id = cell.id(self.id)
         self.store.write(
             f"outcomes/{self.id}/{cell_id}",
             {
-                **dump_outcome(outcome, split.first(cell.n).labels),
-                "cell.json": json.dumps(cell.spec(), indent=1).encode(),
-                "execution.json": json.dumps(execution_record(self.device), indent=1).encode(),
+                **dump_outcome(outcome, images_of(cell, splits).labels),
+                "cell.json": _json(cell.spec()),
+                "execution.json": _json(execution_record(self.device)),
             },
         )
         self.record["cell_seconds"][cell_id] = round(time.perf_counter() - started, 3)
@@ -183,8 +182,11 @@ class Trial:
             self.record["history"] = [asdict(epoch) for epoch in self._trainer.history]
         self.record["execution"] = execution_record(self.device)
         self.record["time"] = time.time()
-        data = json.dumps(self.record, indent=1).encode()
-        self.store.write(f"trials/{self.id}", {"record.json": data})
+        self.store.write(f"trials/{self.id}", {"record.json": _json(self.record)})
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1).encode()
 
 
 def execution_record(device: torch.device) -> dict[str, Any]:

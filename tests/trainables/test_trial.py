@@ -359,26 +359,9 @@ def test_failed_cell_keeps_the_model_and_the_cells_before(config, store, whole, 
     assert result(config, store) == whole[1]
 
 
-def test_transient_error_in_training_costs_no_bits(config, store, whole, monkeypatch):
-    regime, seen = type(config.model.regime), []
-    real = regime.losses
-
-    def losses(self, classifier, images, labels):
-        seen.append(len(labels))
-        if len(seen) == 5:
-            raise MemoryError("just now")
-        return real(self, classifier, images, labels)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(regime, "losses", losses)
-        report = live(config, store)[-1]
-    assert report.failed == "MemoryError: just now"
-    assert live(config, store)[-1].failed is None
-    assert result(config, store) == whole[1]
-
-
-def test_one_trial_object_goes_on_from_the_store_after_an_error(config, store, whole, monkeypatch):
-    # Half an epoch is in its weights by then: it must not be built upon.
+@pytest.fixture
+def one_error(config, monkeypatch):
+    """Training fails at its fifth batch, in the middle of an epoch, and never again."""
     regime, seen = type(config.model.regime), []
     real = regime.losses
 
@@ -389,6 +372,19 @@ def test_one_trial_object_goes_on_from_the_store_after_an_error(config, store, w
         return real(self, classifier, images, labels)
 
     monkeypatch.setattr(regime, "losses", losses)
+
+
+@pytest.mark.usefixtures("one_error")
+def test_transient_error_in_training_costs_no_bits(config, store, whole):
+    report = live(config, store)[-1]
+    assert report.failed == "MemoryError: just now"
+    assert live(config, store)[-1].failed is None
+    assert result(config, store) == whole[1]
+
+
+@pytest.mark.usefixtures("one_error")
+def test_one_trial_object_goes_on_from_the_store_after_an_error(config, store, whole):
+    # Half an epoch is in its weights by then: it must not be built upon.
     trial = Trial(config, store, CPU)
     assert trial.advance(FOREVER).failed
     while not trial.advance(FOREVER).done:
