@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from trainables.backbones.base import Backbone
+from trainables.backbones.base import Backbone, FlattenAs
 from trainables.registry import component
 
 
@@ -17,14 +17,14 @@ class LeNet5(Backbone):
     """
 
     @property
-    def width(self) -> int:
+    def trunk_width(self) -> int:
         """84 features."""
         return 84
 
-    def build(self, shape: tuple[int, int, int]) -> nn.Module:
+    def trunk(self, shape: tuple[int, int, int]) -> nn.Sequential:
         """The network for images of `shape`; 28 x 28 gives the original 5 x 5 last maps."""
         channels, height, width = shape
-        maps = 16 * ((height // 2 - 4) // 2) * ((width // 2 - 4) // 2)
+        rows, columns = ((side // 2 - 4) // 2 for side in (height, width))
         return nn.Sequential(
             nn.Conv2d(channels, 6, 5, padding=2),
             nn.ReLU(),
@@ -32,8 +32,8 @@ class LeNet5(Backbone):
             nn.Conv2d(6, 16, 5),
             nn.ReLU(),
             nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Linear(maps, 120),
+            FlattenAs(rows, columns),
+            nn.Linear(16 * rows * columns, 120),
             nn.ReLU(),
             nn.Linear(120, 84),
             nn.ReLU(),
