@@ -7,15 +7,24 @@ the label-dependent training logits attacks another model than the one that clas
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables.registry import Component
 
 
 class Head(nn.Module):
-    """The classifying layer with its loss: features h (B, D) -> raw logits z (B, K)."""
+    """The classifying layer with its loss: features h (B, D) -> raw logits z (B, K).
+
+    Attributes:
+        rates: for a parameter that the original trains at a rate of its own, its name and
+            the multiple of the learning rate.
+    """
+
+    rates: ClassVar[Mapping[str, float]] = {}
 
     @abstractmethod
     def forward(self, features: Tensor) -> Tensor:
@@ -32,6 +41,22 @@ class Head(nn.Module):
     @abstractmethod
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
         """The training loss of each sample, (B,)."""
+
+    def inner(self, features: Tensor, labels: Tensor) -> Tensor:
+        """What the attack inside adversarial training raises, (B,).
+
+        CE(z, y) on the raw logits, without the label-dependent parts of the training loss. A
+        loss on which that is blind names its own.
+        """
+        return F.cross_entropy(self(features), labels, reduction="none")
+
+    def update(self, features: Tensor, labels: Tensor) -> None:
+        """Moves state that is not descended, after each step of the optimiser.
+
+        Args:
+            features: of the step's batch, (B, D), without a gradient.
+            labels: of the step's batch, (B,).
+        """
 
 
 class LinearHead(Head):
@@ -60,3 +85,7 @@ class Loss(Component):
     def deploys_raw(self) -> bool:
         """True where raw and deployed logits are one: equal surfaces are then attacked once."""
         return True
+
+    def refuses(self, width: int, classes: int) -> str | None:
+        """Why it cannot be had with D = `width` features and K = `classes`; None if it can."""
+        return None

@@ -61,6 +61,19 @@ class _Head(LinearHead):
         f = self.deployed(self(features))
         return F.cross_entropy(self._infer(f, labels), labels, reduction="none")
 
+    def inner(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The margin of the raw logits, max_{j != y} z_j - z_y.
+
+        Cross entropy is blind where this loss is smallest with s = 1: f_y stands out, the
+        other f_j are equal, and the gradients of CE(f) and CE(z) with respect to z point along
+        z itself, which changes its length and no class. The margin names one rival and is
+        free of scale; most of its gradient lies across z.
+        """
+        raw: Tensor = self(features)
+        others = raw.masked_fill(_one_hot(labels, raw), -torch.inf)
+        rival = others.max(dim=1).values  # one class of those tied: amax averages gradients
+        return rival + F.nll_loss(raw, labels, reduction="none")  # nll: -z_y
+
     def probabilities(self, raw: Tensor) -> Tensor:
         """Eq. 2: s and m are put on the largest logit, whichever class that is."""
         f = self.deployed(raw)
@@ -68,5 +81,8 @@ class _Head(LinearHead):
 
     def _infer(self, f: Tensor, index: Tensor) -> Tensor:
         """Puts s f_i + m in place of f_i, i = `index`."""
-        chosen = F.one_hot(index, f.shape[1]).to(torch.bool)
-        return torch.where(chosen, self.config.s * f + self.config.m, f)
+        return torch.where(_one_hot(index, f), self.config.s * f + self.config.m, f)
+
+
+def _one_hot(index: Tensor, logits: Tensor) -> Tensor:
+    return F.one_hot(index, logits.shape[1]).to(torch.bool)

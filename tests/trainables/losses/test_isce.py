@@ -138,8 +138,8 @@ def test_inference_changes_the_class_in_the_counter_example(on_logits):
 def test_deployed_logits_do_not_know_the_labels(isce, splits):
     images = splits.test.images[:20]
     with torch.no_grad():
-        _, one = isce.training_losses(images, splits.test.labels[:20])
-        _, other = isce.training_losses(images, (splits.test.labels[:20] + 1) % 10)
+        one = isce.training_pass(images, splits.test.labels[:20]).logits
+        other = isce.training_pass(images, (splits.test.labels[:20] + 1) % 10).logits
         assert torch.equal(one, other)
         assert torch.equal(one, isce(images))
 
@@ -191,6 +191,31 @@ def test_normalize_none_is_equation_3_on_the_raw_logits(on_logits):
     expected = [equation_3(row, int(y), 2.0, 0.3) for row, y in zip(z.numpy(), labels, strict=True)]
     np.testing.assert_allclose(head.loss(z, labels), expected, atol=1e-10)
     assert ISCE(normalize="none").deploys_raw
+
+
+@pytest.mark.parametrize("normalize", ["logits", "none"])
+@given(z=LOGITS, labels=LABELS)
+def test_inner_objective_is_the_margin_of_the_raw_logits(on_logits, normalize, z, labels):
+    found = on_logits(ISCE(s=2.0, m=0.3, normalize=normalize)).inner(torch.from_numpy(z), labels)
+    expected = [max(np.delete(row, y)) - row[y] for row, y in zip(z, labels.numpy(), strict=True)]
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-12)
+
+
+def test_inner_objective_sees_what_cross_entropy_does_not_at_the_optimum(on_logits):
+    head, labels = on_logits(ISCE()), torch.arange(10)
+    # The optimum: one logit stands out, the others are equal.
+    z = F.normalize(10 * torch.eye(10, dtype=torch.float64) - 1).requires_grad_()
+    f = z.detach()
+
+    def across(values: torch.Tensor) -> torch.Tensor:
+        """Length of the gradient's part that changes more than z's length."""
+        (gradient,) = torch.autograd.grad(values.sum(), z)
+        return (gradient - (gradient * f).sum(1, keepdim=True) * f).norm(dim=1)
+
+    assert across(F.cross_entropy(head(z), labels, reduction="none")).max() < 1e-12
+    assert across(F.cross_entropy(head.deployed(head(z)), labels, reduction="none")).max() < 1e-12
+    seen = across(head.inner(z, labels))
+    assert torch.allclose(seen, torch.full_like(seen, 0.943), rtol=0, atol=5e-4)
 
 
 @pytest.mark.parametrize(
