@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from trainables.classifier import Classifier
+from trainables.classifier import Classifier, TrainingPass
 from trainables.registry import Component
+from trainables.seeding import Draws
 
 
 class Regime(Component):
@@ -17,7 +18,14 @@ class Regime(Component):
     kind: ClassVar[str] = "regime"
 
     @abstractmethod
-    def losses(
-        self, classifier: Classifier, images: Tensor, labels: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The training loss of each sample, (B,), and the deployed logits, (B, K)."""
+    def training_pass(
+        self, classifier: Classifier, images: Tensor, labels: Tensor, draws: Draws
+    ) -> TrainingPass:
+        """The pass whose losses are descended.
+
+        Args:
+            classifier: the model, in training mode.
+            images: (B, C, H, W) in [0, 1].
+            labels: true classes, (B,).
+            draws: of this batch in this epoch, for whatever is drawn.
+        """

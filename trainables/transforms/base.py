@@ -5,9 +5,25 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from trainables.registry import Component
+from trainables.seeding import Draws
+
+
+class Transformation(nn.Module):
+    """A transform at work: images (B, C, H, W) in [0, 1] to images in [0, 1].
+
+    Attributes:
+        stochastic: whether it draws when the model is deployed: accuracies are then means
+            over several passes.
+    """
+
+    stochastic: ClassVar[bool] = False
+
+    @abstractmethod
+    def forward(self, images: Tensor, draws: Draws | None) -> Tensor:
+        """The images as the network sees them; `draws` are needed where it draws."""
 
 
 class Transform(Component):
@@ -16,5 +32,9 @@ class Transform(Component):
     kind: ClassVar[str] = "transform"
 
     @abstractmethod
-    def build(self) -> nn.Module:
-        """A module from images (B, C, H, W) in [0, 1] to images in [0, 1]."""
+    def build(self) -> Transformation:
+        """The module."""
+
+    def refuses(self, shape: tuple[int, int, int]) -> str | None:
+        """Why it cannot be had with images of `shape` (C, H, W); None if it can."""
+        return None

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor
 
 from trainables.registry import component
-from trainables.transforms.base import Transform
+from trainables.seeding import Draws
+from trainables.transforms.base import Transform, Transformation
 
 
 @component("none", revision=1)
 class NoTransform(Transform):
     """The image as it is."""
 
-    def build(self) -> nn.Module:
+    def build(self) -> Transformation:
         """The identity."""
-        return nn.Identity()
+        return _Identity()
+
+
+class _Identity(Transformation):
+    def forward(self, images: Tensor, draws: Draws | None) -> Tensor:
+        return images

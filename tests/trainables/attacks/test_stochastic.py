@@ -1,0 +1,99 @@
+"""Models that draw at random: scored over passes, with draws the adversary does not know."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trainables.attacks.base import PASSES
+from trainables.attacks.clean import Clean
+from trainables.attacks.deepfool import DeepFool
+from trainables.attacks.pgd import PGD
+from trainables.evaluation import accuracy, attacked
+from trainables.execution import Execution
+from trainables.seeding import Draws
+from trainables.training import load_weights, new_classifier, weights_of
+
+ATTACKS = [
+    Clean(),
+    PGD(budget="l2_abs", eps=1.0, steps=3),
+    PGD(budget="linf", eps=0.1, steps=3, targeted=True, random_start=True),
+    DeepFool(steps=3),
+]
+
+
+@pytest.fixture(scope="module")
+def random(sce, model_config):
+    """The trained SCE model behind a random transform."""
+    model = new_classifier(model_config(transform="random_resize_pad"), Execution())
+    load_weights(model, weights_of(sce))
+    return model.eval()
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: a.name)
+def test_outcomes_count_passes(random, splits, attack):
+    outcome = attacked(random, attack, splits.test.first(40), seed=0)
+    assert outcome.passes == PASSES == 10
+    assert outcome.correct_before.max() == PASSES
+    assert 0 < outcome.correct_before.float().mean() < PASSES
+    assert (outcome.correct_after <= outcome.correct_before).all()
+    assert (outcome.l2[outcome.correct_before == 0] == 0).all()
+    assert len(outcome.correct_before.unique()) > 2  # passes differ from each other
+
+
+def test_the_clean_cell_leaves_every_pass_as_it_was(random, splits):
+    outcome = attacked(random, Clean(), splits.test.first(40), seed=0)
+    assert torch.equal(outcome.correct_after, outcome.correct_before)
+
+
+def test_every_cell_begins_from_the_same_passes(random, splits):
+    before = [attacked(random, a, splits.test.first(40), 0).correct_before for a in ATTACKS]
+    assert all(torch.equal(one, before[0]) for one in before)
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: a.name)
+def test_outcome_does_not_depend_on_the_batch_size(random, splits, attack):
+    part = splits.test.first(30)
+    whole = attacked(random, attack, part, seed=0)
+    some = attacked(random, attack, part, seed=0, batch=7)
+    assert torch.equal(some.correct_before, whole.correct_before)
+    assert (some.correct_after - whole.correct_after).abs().sum() <= 2  # float32 on a boundary
+
+
+def test_the_adversary_sees_fresh_draws_at_every_step_and_never_the_judges(random, splits):
+    keys = []
+    real = random.transform.forward
+
+    def forward(images, draws):
+        keys.append((draws.key, torch.is_grad_enabled()))
+        return real(images, draws)
+
+    random.transform.forward = forward
+    try:
+        PGD(budget="l2_abs", eps=1.0, steps=3)(random, *splits.test.batch(torch.arange(5)))
+    finally:
+        del random.transform.forward
+    judged = [key for key, gradient in keys if not gradient]
+    seen = [key for key, gradient in keys if gradient]
+    assert len(seen) == len(set(seen)) == 3
+    assert len(judged) == 2 * PASSES
+    assert not set(seen) & set(judged)
+
+
+def test_pgd_does_not_stop_at_a_lucky_pass(random, splits):
+    # One flipped pass says nothing of the others: all steps are spent on every image.
+    outcome = PGD(budget="linf", eps=0.3, steps=4)(random, *splits.test.batch(torch.arange(20)))
+    assert set(outcome.queries[outcome.correct_before > 0].tolist()) == {4}
+
+
+def test_a_deterministic_model_has_one_pass(sce, splits):
+    assert not sce.stochastic
+    assert attacked(sce, Clean(), splits.test.first(5), seed=0).passes == 1
+
+
+def test_accuracy_is_over_keyed_draws(random, splits):
+    draws = Draws((0, "accuracy"), torch.arange(500))
+    with torch.no_grad():
+        hits = random(splits.test.images, draws).argmax(dim=1) == splits.test.labels
+    assert accuracy(random, splits.test) == pytest.approx(float(hits.float().mean()))
+    assert accuracy(random, splits.test, batch=33) == accuracy(random, splits.test)
