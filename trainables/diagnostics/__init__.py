@@ -1,0 +1,1 @@
+"""Diagnostics, what is measured beside attacks: one file each beside `base`."""
