@@ -13,23 +13,28 @@ import pytest
 from trainables import registry
 from trainables.config import content_id
 
-KINDS = ["dataset", "backbone", "loss", "regime", "transform", "attack", "budget"]
+KINDS = [
+    *("dataset", "backbone", "loss", "regime", "transform"),
+    *("attack", "budget", "schedule", "diagnostic"),
+]
 # Values for parameters that have no default.
-REQUIRED = {"eps": 0.1, "steps": 3}
+REQUIRED = {"eps": 0.1, "steps": 3, "budget": "linf"}
 COMPONENTS = [cls for kind in KINDS for cls in registry.every(kind)]
 every_component = pytest.mark.parametrize(
     "cls", COMPONENTS, ids=lambda cls: f"{cls.kind}-{cls.name}"
 )
 
 
+def required(cls):
+    return {
+        field.name: REQUIRED[field.name]
+        for field in dataclasses.fields(cls)
+        if field.default is dataclasses.MISSING
+    }
+
+
 def made(cls):
-    return cls(
-        **{
-            field.name: REQUIRED[field.name]
-            for field in dataclasses.fields(cls)
-            if field.default is dataclasses.MISSING
-        }
-    )
+    return cls(**required(cls))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -87,18 +92,19 @@ def test_says_what_it_is(cls):
 
 
 def test_ids_do_not_depend_on_the_process():
+    specs = [(cls.kind, cls.name, required(cls)) for cls in COMPONENTS]
     code = (
         "from trainables import registry\n"
         "from trainables.config import content_id\n"
-        f"for kind in {['dataset', 'backbone', 'loss', 'regime', 'transform', 'budget']}:\n"
-        "    for cls in registry.every(kind):\n"
-        "        print(kind, cls.name, content_id(cls().identity()))\n"
+        f"for kind, name, parameters in {specs}:\n"
+        "    made = registry.build(kind, {'name': name, **parameters})\n"
+        "    print(kind, name, content_id(made.identity()))\n"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
     run = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     lines = [line.split() for line in run.stdout.splitlines()]
-    assert len(lines) == len(COMPONENTS) - len(registry.names("attack"))
-    for kind, name, found in lines:
-        assert content_id(registry.build(kind, name).identity()) == found
+    assert len(lines) == len(COMPONENTS)
+    for cls, (*_, found) in zip(COMPONENTS, lines, strict=True):
+        assert content_id(made(cls).identity()) == found
