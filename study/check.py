@@ -9,11 +9,12 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from study.files import StudyFile
-from study.settle import explain, settle, settle_attack, settle_training
-from study.spec import Choose, Compare, Evaluate, Method, Part, Resources, Study
+from study.settle import explain, settle, settle_labelled, settle_training
+from study.spec import Study
+from trainables import registry
 from trainables.attacks.base import Attack
 from trainables.datasets.base import Dataset
-from trainables.errors import InvalidStudy, Mistake, nearest, unknown_key
+from trainables.errors import BadPlugin, InvalidStudy, Mistake, nearest, unknown_key
 
 
 def check(file: StudyFile) -> Study:
@@ -28,6 +29,7 @@ def check(file: StudyFile) -> Study:
     """
     data = _choose_methods(file.data)
     study, mistakes = _outline(data)
+    mistakes += _plugin_mistakes(data)  # first: what they register is looked up below
     mistakes += _component_mistakes(data)
     mistakes += _size_mistakes(data)
     mistakes += _reference_mistakes(data)
@@ -42,23 +44,7 @@ def _outline(data: dict[str, Any]) -> tuple[Study | None, list[Mistake]]:
     try:
         return Study.model_validate(data), []
     except ValidationError as error:
-        return None, [explain(item, _keys_at(item["loc"])) for item in error.errors()]
-
-
-_PARTS: dict[str, type[Part]] = {
-    "": Study,
-    "evaluate": Evaluate,
-    "compare": Compare,
-    "choose": Choose,
-    "resources": Resources,
-    "methods": Method,
-}
-
-
-def _keys_at(loc: tuple[int | str, ...]) -> Iterable[str]:
-    """The keys that may stand where an error was found."""
-    part = _PARTS[str(loc[0]) if len(loc) > 1 and str(loc[0]) in _PARTS else ""]
-    return [field.alias or name for name, field in part.model_fields.items()]
+        return None, [explain(item, Study) for item in error.errors()]
 
 
 def _choose_methods(data: dict[str, Any]) -> dict[str, Any]:
@@ -68,6 +54,17 @@ def _choose_methods(data: dict[str, Any]) -> dict[str, Any]:
         choose = {("method" if key == "methods" else key): item for key, item in choose.items()}
         return {**data, "choose": choose}
     return data
+
+
+def _plugin_mistakes(data: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Imports the packages of the user's own components; those that cannot be are told."""
+    plugins = data.get("plugins", [])
+    modules = plugins if isinstance(plugins, list) else [plugins] * isinstance(plugins, str)
+    for number, module in enumerate(modules):
+        try:
+            registry.load_plugin(str(module))
+        except BadPlugin as error:
+            yield Mistake(f"plugins.{number}", str(error))
 
 
 def _component_mistakes(data: Mapping[str, Any]) -> list[Mistake]:
@@ -88,9 +85,10 @@ def _component_mistakes(data: Mapping[str, Any]) -> list[Mistake]:
             look(kind, method, key, f"{where}.{key}")
         if isinstance(method.get("training"), dict):
             settle_training(method["training"], f"{where}.training", mistakes)
-    for label, attack in _mapping(data.get("attacks")).items():
-        if attack is None or isinstance(attack, dict):
-            settle_attack(label, attack, mistakes)
+    for kind in ("attack", "diagnostic"):
+        for label, node in _mapping(data.get(f"{kind}s")).items():
+            if node is None or isinstance(node, dict):
+                settle_labelled(kind, label, node, mistakes)
     return mistakes
 
 
@@ -163,7 +161,7 @@ def _headline_mistakes(data: Mapping[str, Any]) -> Iterator[Mistake]:
     node, wrong = attacks.get(label), list[Mistake]()
     if label not in attacks or not (node is None or isinstance(node, dict)):
         return
-    settled = [cast(Attack, point.value) for point in settle_attack(label, node, wrong)]
+    settled = [cast(Attack, point.value) for point in settle_labelled("attack", label, node, wrong)]
     if wrong or not settled:
         return
     if settled[0].columns() is None:

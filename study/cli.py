@@ -41,6 +41,14 @@ Storage = Annotated[
     str,
     typer.Option(envvar="STUDY_STORAGE", help="Where results are kept: a folder or fsspec URL."),
 ]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        envvar="STUDY_DATA",
+        help="Folder of downloaded data sets, laid out as torchvision does.  "
+        "[default: ~/.cache/robust-loss-study/data]",
+    ),
+]
 TrackingUri = Annotated[
     str | None,
     typer.Option(
@@ -107,6 +115,7 @@ def run(
     source: Source,
     overrides: Overrides = None,
     storage: Storage = DEFAULT_STORAGE,
+    data: Data = None,
     tracking_uri: TrackingUri = None,
     local: Annotated[bool, typer.Option(help="In this process, without Ray.")] = False,
 ) -> None:
@@ -114,6 +123,7 @@ def run(
     from study.driver import run_study
     from study.plan import make_plan
     from study.progress import Display
+    from trainables.execution import default_data
     from trainables.store import Store
 
     planned = make_plan(read_study(source, overrides or ()))
@@ -122,6 +132,7 @@ def run(
         result = run_study(
             planned,
             store=Store(storage),
+            data=os.path.abspath(os.path.expanduser(data)) if data else str(default_data()),
             tracking_uri=_tracking(tracking_uri),
             artifacts=RESULTS / "artifacts",
             command=_command(),

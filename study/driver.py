@@ -14,7 +14,7 @@ from study.local import run_local
 from study.lock import StudyLock
 from study.plan import Plan, PlannedTrial
 from study.progress import Display
-from study.spec import Resources
+from study.site import Site
 from study.tracking import Tracker
 from trainables.errors import DamagedEntry, StudyIsRunning
 from trainables.store import Store
@@ -22,7 +22,7 @@ from trainables.trial import Report
 
 ROUNDS = 3  # what lost its worker, or is damaged, is made anew in the next round
 
-Executor = Callable[[Sequence[PlannedTrial], Store, Resources, Listener], None]
+Executor = Callable[[Sequence[PlannedTrial], Site, Listener], None]
 
 
 @dataclass
@@ -42,6 +42,7 @@ def run_study(
     plan: Plan,
     *,
     store: Store,
+    data: str,
     tracking_uri: str,
     artifacts: Path,
     command: str,
@@ -52,17 +53,20 @@ def run_study(
 
     Raises:
         StudyIsRunning: another driver holds the study.
+        MissingData, DamagedData: a data set cannot be had; nothing is started.
     """
+    site = Site(store, data, plan.study.resources, tuple(plan.study.plugins))
     with StudyLock(store, plan.name) as lock:
         tracker = Tracker(tracking_uri, plan, store, artifacts, command)
         watcher = _Watcher(plan, store, tracker, display, lock)
         try:
             left = watcher.left()
+            _fetch(left, Path(data).expanduser())
             for _ in range(ROUNDS):
                 if not left:
                     break
                 display.start(left)
-                _executor(local)(left, store, plan.study.resources, watcher)
+                _executor(local)(left, site, watcher)
                 left = watcher.left()
             watcher.end(left)
         finally:
@@ -70,6 +74,12 @@ def run_study(
             if not lock.lost:  # else the runs are somebody else's now
                 tracker.stopped()
         return watcher.result
+
+
+def _fetch(trials: Sequence[PlannedTrial], folder: Path) -> None:
+    """Brings the data that trials need to this machine, or says why not, before any starts."""
+    for dataset in dict.fromkeys(trial.model.dataset for trial in trials):
+        dataset.fetch(folder)
 
 
 def _executor(local: bool) -> Executor:
@@ -82,7 +92,8 @@ def _executor(local: bool) -> Executor:
 
 def is_complete(trial: PlannedTrial, store: Store) -> bool:
     """Whether every cell of a trial has a result."""
-    return set(trial.cell_ids.values()) <= store.entries(f"outcomes/{trial.id}")
+    wanted = {*trial.cell_ids.values(), *trial.diagnostic_ids.values()}
+    return wanted <= store.entries(f"outcomes/{trial.id}")
 
 
 class _Watcher:

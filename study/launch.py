@@ -19,9 +19,9 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from study.listener import Listener
 from study.plan import PlannedTrial
+from study.site import Site
 from study.spec import Resources
 from trainables.errors import NoRoom, StudyError
-from trainables.store import Store
 from trainables.trainable import StudyTrainable
 from trainables.trial import Report
 
@@ -35,9 +35,7 @@ _ENVIRONMENT = {
 }
 
 
-def run_on_ray(
-    trials: Sequence[PlannedTrial], store: Store, resources: Resources, listener: Listener
-) -> None:
+def run_on_ray(trials: Sequence[PlannedTrial], site: Site, listener: Listener) -> None:
     """Runs trials until each has reported its end or lost its worker.
 
     Tune retries none: it would only those that had reported already, and the driver's loop
@@ -47,12 +45,12 @@ def run_on_ray(
     and ended after.
     """
     with _session(), tempfile.TemporaryDirectory(prefix="study-tune-") as folder:
-        _check_room(resources)
+        _check_room(site.resources)
         callback = _Callback(listener)
-        share = {"cpu": resources.cpu, "gpu": _gpu_share(resources)}
+        share = {"cpu": site.resources.cpu, "gpu": _gpu_share(site.resources)}
         tuner = tune.Tuner(
             tune.with_resources(StudyTrainable, share),
-            param_space={"job": tune.grid_search([_job(t, store, resources) for t in trials])},
+            param_space={"job": tune.grid_search([_job(trial, site) for trial in trials])},
             tune_config=tune.TuneConfig(
                 reuse_actors=True, trial_name_creator=_id, trial_dirname_creator=_id
             ),
@@ -108,13 +106,13 @@ class _Callback(tune.Callback):
         self.listener.lost(_id(trial), ": ".join(["its worker died", *cause[-1:]]))
 
 
-def _job(trial: PlannedTrial, store: Store, resources: Resources) -> dict[str, Any]:
+def _job(trial: PlannedTrial, site: Site) -> dict[str, Any]:
     return {
         "trial_id": trial.id,
         "trial": trial.job().dump(),
-        "storage": store.url,
-        "threads": resources.cpu,
-        "gpu": resources.gpu,
+        "storage": site.store.url,
+        "execution": site.execution,
+        "plugins": site.plugins,
     }
 
 
@@ -143,6 +141,9 @@ def _session() -> Iterator[None]:
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if "PYTHONPATH" in os.environ:  # where a user's plugins may lie: workers start elsewhere
+        entries = os.environ["PYTHONPATH"].split(os.pathsep)
+        os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, filter(None, entries)))
     with tempfile.TemporaryDirectory(prefix="study-cwd-") as folder:
         before = os.getcwd()
         os.chdir(folder)

@@ -6,19 +6,17 @@ from collections.abc import Sequence
 
 from study.listener import Listener
 from study.plan import PlannedTrial
-from study.spec import Resources
-from trainables.store import Store
-from trainables.trial import Trial, prepare
+from study.site import Site
+from trainables.execution import prepare
+from trainables.trial import Trial
 
 
-def run_local(
-    trials: Sequence[PlannedTrial], store: Store, resources: Resources, listener: Listener
-) -> None:
+def run_local(trials: Sequence[PlannedTrial], site: Site, listener: Listener) -> None:
     """Advances every trial to its end; failures are reported, not raised."""
-    device = prepare(threads=resources.cpu, gpu=resources.gpu)
+    execution = prepare(**site.execution)
     for planned in trials:
         listener.started(planned.id)
-        trial = Trial(planned.job(), store, device)
+        trial = Trial(planned.job(), site.store, execution)
         report = trial.advance()
         while not report.done:
             listener.reported(report)

@@ -15,12 +15,14 @@ from typing import Any, cast
 from study.axes import Point
 from study.check import check, headline_attacks
 from study.files import StudyFile
-from study.settle import settle, settle_attack, settle_training
+from study.settle import settle, settle_labelled, settle_training
 from study.spec import Method, Study
 from trainables import names
 from trainables.attacks.base import Attack, Columns
 from trainables.attacks.clean import Clean
-from trainables.config import COMPONENTS, Cell, ModelConfig, SplitName, TrialConfig, vars_of
+from trainables.classifier import refusal
+from trainables.config import COMPONENTS, Cell, ModelConfig, SplitName, TrialConfig
+from trainables.diagnostics.base import Diagnostic
 from trainables.errors import InvalidStudy, Mistake
 
 LONGEST_NAME = 250 - len(names.LINF_MEDIAN)  # of a metric: MLflow's limit, less our suffixes
@@ -36,7 +38,8 @@ class PlannedTrial:
             each with its label, the method and its swept parameters: `isce s=1 m=0.1`.
         axes: swept parameters by dotted key.
         seeds: number of seeds of its arm.
-        cells: what is measured, by metric name; names differ where ids may agree.
+        cells: the attacks measured, by metric name; names differ where ids may agree.
+        diagnostics: what else is looked at, by the study's label.
     """
 
     model: ModelConfig
@@ -44,6 +47,7 @@ class PlannedTrial:
     axes: dict[str, Any]
     seeds: int
     cells: dict[str, Cell]
+    diagnostics: dict[str, Cell]
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -64,6 +68,11 @@ class PlannedTrial:
     def cell_ids(self) -> dict[str, str]:
         """Cell ids by metric name."""
         return {name: cell.id(self.id) for name, cell in self.cells.items()}
+
+    @cached_property
+    def diagnostic_ids(self) -> dict[str, str]:
+        """Ids of the diagnostics' cells by label."""
+        return {label: cell.id(self.id) for label, cell in self.diagnostics.items()}
 
     @property
     def place(self) -> str:
@@ -88,6 +97,7 @@ class PlannedTrial:
     def job(self) -> TrialConfig:
         """What a worker is sent: equal cells once."""
         unique = {self.cell_ids[name]: cell for name, cell in self.cells.items()}
+        unique |= {self.diagnostic_ids[name]: cell for name, cell in self.diagnostics.items()}
         return TrialConfig(model=self.model, cells=tuple(unique.values()))
 
     def params(self) -> dict[str, str]:
@@ -102,9 +112,23 @@ class PlannedTrial:
             component = getattr(self.model, kind)
             if kind not in flat:
                 flat[kind] = component.name
-            flat |= {f"{kind}.{key}": value for key, value in component.parameters().items()}
-        flat |= {f"training.{key}": value for key, value in vars_of(self.model.training).items()}
+            flat |= _flat(kind, component.parameters())
+        flat |= _flat("training", self.model.training.parameters())
         return {key: names.text(value) for key, value in flat.items()}
+
+
+def _flat(prefix: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters by dotted key; a nested component by its name, its parameters below it."""
+    flat: dict[str, Any] = {}
+    for key, value in parameters.items():
+        if isinstance(value, dict):
+            inner = dict(value)
+            if "name" in inner:
+                flat[f"{prefix}.{key}"] = inner.pop("name")
+            flat |= _flat(f"{prefix}.{key}", inner)
+        elif value is not None:
+            flat[f"{prefix}.{key}"] = value
+    return flat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +180,8 @@ def make_plan(file: StudyFile) -> Plan:
     study = check(file)
     mistakes: list[Mistake] = []
     cells = list(_cells(study, mistakes))
-    trials = list(_trials(study, cells, mistakes))
+    diagnostics = dict(_diagnostics(study, mistakes))
+    trials = list(_trials(study, cells, diagnostics, mistakes))
     mistakes += _twins(trials)
     if mistakes:
         raise InvalidStudy(file.source, list(dict.fromkeys(mistakes)))
@@ -178,7 +203,7 @@ def _cells(study: Study, mistakes: list[Mistake]) -> Iterator[_NamedCell]:
     named = [
         (label, cast(Attack, point.value))
         for label, node in study.attacks.items()
-        for point in settle_attack(label, node, mistakes)
+        for point in settle_labelled("attack", label, node, mistakes)
     ]
     settings = [attack for label, attack in named if label == study.headline["attack"]]
     headline = headline_attacks(study.headline, settings)
@@ -202,6 +227,16 @@ def _cells(study: Study, mistakes: list[Mistake]) -> Iterator[_NamedCell]:
             yield _NamedCell(name=name, label=label, attack=attack, split=split, headline=leads)
 
 
+def _diagnostics(study: Study, mistakes: list[Mistake]) -> Iterator[tuple[str, Diagnostic]]:
+    """Each label's one diagnostic."""
+    for label, node in study.diagnostics.items():
+        points = settle_labelled("diagnostic", label, node, mistakes)
+        if len(points) > 1:
+            what = f"expected one setting, found {len(points)}: a diagnostic has no axes"
+            mistakes.append(Mistake(f"diagnostics.{label}", what))
+        yield from ((label, cast(Diagnostic, point.value)) for point in points[:1])
+
+
 def _cell_name(split: str, label: str, attack: Attack) -> str:
     columns = attack.columns()
     if columns is None:
@@ -211,12 +246,20 @@ def _cell_name(split: str, label: str, attack: Attack) -> str:
 
 
 def _trials(
-    study: Study, cells: list[_NamedCell], mistakes: list[Mistake]
+    study: Study,
+    cells: list[_NamedCell],
+    diagnostics: dict[str, Diagnostic],
+    mistakes: list[Mistake],
 ) -> Iterator[PlannedTrial]:
     for name, method in study.methods.items():
         for points in _points(name, method, study, mistakes):
             axes = {key: value for point in points for key, value in point.axes.items()}
             parts = dict(zip((*COMPONENTS, "training"), (p.value for p in points), strict=True))
+            made_of = ("dataset", "backbone", "loss", "transform")
+            reason = refusal(**{part: parts[part] for part in made_of})
+            if reason is not None:
+                mistakes.append(Mistake(f"methods.{name}", reason))
+                continue
             seeds = method.seeds or study.seeds
             for place in ("dataset", "backbone"):  # stands in the run's name already
                 axes.pop(place, None)
@@ -227,6 +270,7 @@ def _trials(
                     axes=axes,
                     seeds=len(set(seeds)),
                     cells=_cells_of(study, cells, parts),
+                    diagnostics=_diagnostics_of(study, cells, diagnostics, parts),
                 )
 
 
@@ -252,9 +296,26 @@ def _cells_of(study: Study, cells: list[_NamedCell], parts: Mapping[str, Any]) -
     sizes = {"test": study.evaluate.test, "validation": study.evaluate.validation}
     return {
         cell.name: Cell(
-            attack=cell.attack.for_loss(parts["loss"]), split=cell.split, n=sizes[cell.split]
+            probe=cell.attack.for_loss(parts["loss"]), split=cell.split, n=sizes[cell.split]
         )
         for cell in cells
+    }
+
+
+def _diagnostics_of(
+    study: Study,
+    cells: list[_NamedCell],
+    diagnostics: Mapping[str, Diagnostic],
+    parts: Mapping[str, Any],
+) -> dict[str, Cell]:
+    if not diagnostics:
+        return {}
+    headline = next(cell.attack for cell in cells if cell.headline)
+    return {
+        label: Cell(
+            probe=diagnostic.filled(parts["loss"], headline), split="test", n=study.evaluate.test
+        )
+        for label, diagnostic in diagnostics.items()
     }
 
 
@@ -344,7 +405,7 @@ def _describe_cell(plan: Plan, name: str) -> dict[str, Any]:
     described = {"split": cell.split, "attack": plan.labels[name], "n": cell.n}
     if columns is None:
         return described
-    return {**described, "algorithm": cell.attack.name, **asdict(columns)}
+    return {**described, "algorithm": cell.probe.name, **asdict(columns)}
 
 
 def _describe_trial(trial: PlannedTrial) -> dict[str, Any]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -43,20 +42,20 @@ def settle_training(node: dict[str, Any], where: str, mistakes: list[Mistake]) -
         try:
             points.append(Point(Training(**point.value), point.axes))
         except ValidationError as error:
-            fields = Training.__dataclass_fields__
-            mistakes += [explain(item, fields, where) for item in error.errors()]
+            mistakes += [explain(item, Training, where) for item in error.errors()]
     return points
 
 
-def settle_attack(label: str, node: dict[str, Any] | None, mistakes: list[Mistake]) -> list[Point]:
-    """Every attack under a label; `attack:` names it where the label does not."""
-    parameters = dict(node or {})
-    name = parameters.pop("attack", label)
+def settle_labelled(
+    kind: str, label: str, node: dict[str, Any] | None, mistakes: list[Mistake]
+) -> list[Point]:
+    """Every attack (or diagnostic) under a label; `attack:` names it where the label does not."""
+    where, parameters = f"{kind}s.{label}", dict(node or {})
+    name = parameters.pop(kind, label)
     if "name" in parameters:
-        what = "unknown key; did you mean 'attack'?"
-        mistakes.append(Mistake(f"attacks.{label}.name", what))
+        mistakes.append(Mistake(f"{where}.name", f"unknown key; did you mean {kind!r}?"))
         return []
-    return settle("attack", {"name": name, **parameters}, "", f"attacks.{label}", mistakes)
+    return settle(kind, {"name": name, **parameters}, "", where, mistakes)
 
 
 def _component(kind: str, value: Any, where: str, mistakes: list[Mistake]) -> Component | None:
@@ -70,17 +69,23 @@ def _component(kind: str, value: Any, where: str, mistakes: list[Mistake]) -> Co
         mistakes.append(Mistake(where, str(error)))
     except ValidationError as error:
         name = value if isinstance(value, str) else value["name"]
-        fields = registry.find(kind, name).__dataclass_fields__  # type: ignore[attr-defined]
-        mistakes += [explain(item, fields, where) for item in error.errors()]
+        cls = registry.find(kind, name)
+        mistakes += [explain(item, cls, where) for item in error.errors()]
     return None
 
 
-def explain(error: Any, known: Iterable[str], where: str = "") -> Mistake:
-    """One of pydantic's errors in our words."""
+def explain(error: Any, cls: type, where: str = "") -> Mistake:
+    """One of pydantic's errors in our words.
+
+    Args:
+        error: as pydantic lists it.
+        cls: the model or dataclass that was to be made.
+        where: dotted key at which it stands in the file.
+    """
     key = ".".join([*filter(None, [where]), *map(str, error["loc"])])
     kind, found = error["type"], error["input"]
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        what = unknown_key(str(error["loc"][-1]), known)
+        what = unknown_key(str(error["loc"][-1]), _keys_at(cls, error["loc"]))
     elif kind.startswith("missing"):
         what = "missing"
     elif kind == "literal_error":
@@ -96,3 +101,19 @@ def explain(error: Any, known: Iterable[str], where: str = "") -> Mistake:
         expected = re.sub("^(greater|less) than", r"a number \1 than", expected)
         what = f"expected {expected}, found {found!r}"
     return Mistake(key, what)
+
+
+def _keys_at(cls: Any, loc: tuple[int | str, ...]) -> list[str]:
+    """The keys that may stand where an error was found."""
+    for key in loc[:-1]:
+        field = cls.__pydantic_fields__.get(key)
+        inner = _innermost(field.annotation) if field else None
+        cls = inner or cls
+    return [field.alias or name for name, field in cls.__pydantic_fields__.items()]
+
+
+def _innermost(annotation: Any) -> Any:
+    """The model that a field holds, as `Choose` in `Choose | None` and `dict[str, Method]`."""
+    if hasattr(annotation, "__pydantic_fields__"):
+        return annotation
+    return next(filter(None, map(_innermost, get_args(annotation))), None)

@@ -90,10 +90,12 @@ class Resources(Part):
     Attributes:
         cpu: cores, and threads, of a trial.
         gpu: share of a GPU where there is one.
+        channels_last: convolutions' memory layout; about a quarter faster on the CPU.
     """
 
     cpu: Annotated[int, Field(ge=1, strict=True)] = 1
     gpu: Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)] = 0.25
+    channels_last: Annotated[bool, Field(strict=True)] = True
 
 
 class Study(Part):
@@ -101,6 +103,7 @@ class Study(Part):
 
     study: Annotated[str, BeforeValidator(study_name)]
     question: str | None = None
+    plugins: Annotated[list[str], BeforeValidator(_as_list)] = []
     data: Any
     backbone: Any
     seeds: Seeds = [0]
@@ -108,6 +111,7 @@ class Study(Part):
     training: dict[str, Any] = {}
     methods: Annotated[dict[Label, Method], AfterValidator(_some)]
     attacks: Annotated[dict[Label, dict[str, Any] | None], AfterValidator(_some)]
+    diagnostics: dict[Label, dict[str, Any] | None] = {}
     headline: dict[str, Any]
     compare: Compare = Compare()
     choose: Choose | None = None

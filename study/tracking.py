@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -32,13 +31,21 @@ from trainables.store import Store
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
-REVISION = 1  # bumped by whatever alters what a run shows: old runs are then written anew
+REVISION = 2  # bumped by whatever alters what a run shows: old runs are then written anew
 
 _NOTE = "mlflow.note.content"
 _SHOWS = "shows"  # digest of what a run shows, to see whether it is of this plan
 _BATCH = 900  # MLflow takes 1,000 metrics a call
 
 Outcome = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a diagnostic left in the store: its arrays as a safetensors file, and its numbers."""
+
+    arrays: bytes
+    numbers: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -94,13 +101,22 @@ class Tracker:
             name: read_outcome(self.store, trial.id, cell_id)
             for name, cell_id in trial.cell_ids.items()
         }
+        findings = {
+            label: read_finding(self.store, trial.id, cell_id)
+            for label, cell_id in trial.diagnostic_ids.items()
+        }
         results = _results(self.plan, trial, outcomes, record)
+        results += [
+            (f"{names.DIAGNOSTIC}{label}/{key}", value, 0)
+            for label, finding in findings.items()
+            for key, value in finding.numbers.items()
+        ]
         now = int(record.get("time", time.time()) * 1000)
         metrics = [metric for epoch in record.get("history", []) for metric in _curve(epoch)]
         metrics += [Metric(key, value, now, step) for key, value, step in results]
         run_id = self._run(trial, _start(record)).info.run_id
         self._log(run_id, metrics, self._tags(trial, outcomes, record))
-        self._artifacts(run_id, trial, outcomes)
+        self._artifacts(run_id, trial, outcomes, findings)
         dataset = Dataset(trial.model.dataset.name, trial.model.dataset.checksum[:16], "code", "{}")
         self.client.log_inputs(run_id, [DatasetInput(dataset)])
         self.client.set_terminated(run_id, "FINISHED", now)
@@ -218,16 +234,25 @@ class Tracker:
         }
         return [RunTag(key, value) for key, value in tags.items()]
 
-    def _artifacts(self, run_id: str, trial: PlannedTrial, outcomes: Mapping[str, Outcome]) -> None:
+    def _artifacts(
+        self,
+        run_id: str,
+        trial: PlannedTrial,
+        outcomes: Mapping[str, Outcome],
+        findings: Mapping[str, Finding],
+    ) -> None:
         cells = {
             name: {"cell_id": trial.cell_ids[name], "config": cell.spec()}
             for name, cell in trial.cells.items()
         }
         self.client.log_text(run_id, json.dumps(cells, indent=1), names.CELLS_FILE)
         with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, names.OUTCOMES_FILE)
-            outcome_frame(outcomes).to_parquet(path, index=False)
-            self.client.log_artifact(run_id, path)
+            outcome_frame(outcomes).to_parquet(Path(folder, names.OUTCOMES_FILE), index=False)
+            shown = Path(folder, names.DIAGNOSTICS_FOLDER)
+            shown.mkdir()
+            for label, finding in findings.items():
+                (shown / f"{label}.safetensors").write_bytes(finding.arrays)
+            self.client.log_artifacts(run_id, folder)
 
 
 def _make_folder(folder: Path) -> None:
@@ -243,6 +268,12 @@ def read_outcome(store: Store, trial_id: str, cell_id: str) -> Outcome:
     outcome: Outcome = safetensors.numpy.load(objects["outcome.safetensors"])
     passes = json.loads(objects["outcome.json"])["passes"]
     return {**outcome, "passes": np.full(len(outcome["labels"]), passes)}
+
+
+def read_finding(store: Store, trial_id: str, cell_id: str) -> Finding:
+    """What a diagnostic found on a model."""
+    objects = store.read(f"outcomes/{trial_id}/{cell_id}")
+    return Finding(objects["arrays.safetensors"], json.loads(objects["numbers.json"]))
 
 
 def outcome_frame(outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
@@ -324,7 +355,7 @@ def _further(plan: Plan, name: str, outcome: Outcome) -> dict[str, float]:
         name + names.LINF_MEDIAN: float(np.median(outcome["linf"][attacked])),
     }
     if columns.targeted:
-        further[name + names.HIT] = float(outcome["hit"].mean())
+        further[name + names.HIT] = float((outcome["hit"] / outcome["passes"]).mean())
     return further
 
 
@@ -386,5 +417,6 @@ def _note(outcomes: Mapping[str, Outcome]) -> str:
 
 
 def _digest(trial: PlannedTrial) -> str:
-    shown = [REVISION, trial.cell_ids, trial.name, trial.methods, trial.evidence, trial.params()]
+    cells = [trial.cell_ids, trial.diagnostic_ids]
+    shown = [REVISION, cells, trial.name, trial.methods, trial.evidence, trial.params()]
     return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:16]

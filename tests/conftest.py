@@ -23,8 +23,11 @@ from trainables.attacks.base import Batch
 from trainables.classifier import Classifier
 from trainables.config import ModelConfig, Training
 from trainables.datasets.base import Splits, load_splits
+from trainables.execution import Execution
 from trainables.losses.base import Head, Loss
+from trainables.seeding import Draws
 from trainables.training import Trainer
+from trainables.transforms.none import NoTransform
 
 torch.set_num_threads(1)
 # The same examples in every run; models are slow on the first call and fixtures never change.
@@ -36,7 +39,7 @@ settings.register_profile(
 )
 settings.load_profile("tests")
 
-CPU = torch.device("cpu")
+CPU = Execution()
 
 
 @pytest.fixture(scope="session")
@@ -49,14 +52,16 @@ def model_config() -> Callable[..., ModelConfig]:
         seed: int = 0,
         backbone: Any = "lenet5",
         dataset: Any = "mnist5k",
+        regime: Any = "standard",
+        transform: Any = "none",
         **training: Any,
     ) -> ModelConfig:
         parts: dict[str, Any] = {
             "dataset": registry.build("dataset", dataset),
             "backbone": registry.build("backbone", backbone),
             "loss": registry.build("loss", loss),
-            "regime": registry.build("regime", "standard"),
-            "transform": registry.build("transform", "none"),
+            "regime": registry.build("regime", regime),
+            "transform": registry.build("transform", transform),
         }
         return ModelConfig(**parts, training=Training(**training), seed=seed)
 
@@ -111,7 +116,11 @@ def affine() -> Callable[..., Classifier]:
         classes, width = weight.shape
         head = loss.head(width, classes)
         classifier = Classifier(
-            transform=nn.Identity(), backbone=nn.Flatten(), head=head, mean=(0.0,), std=(1.0,)
+            transform=NoTransform().build(),
+            backbone=nn.Flatten(),
+            head=head,
+            mean=(0.0,),
+            std=(1.0,),
         ).to(weight.dtype)
         with torch.no_grad():
             head.linear.weight.copy_(weight)
@@ -133,7 +142,8 @@ def batch_of() -> Callable[..., Batch]:
         seed: int = 0,
     ) -> Batch:
         indices = torch.arange(len(images)) if indices is None else indices
-        return Batch(images=images, labels=labels, targets=targets, indices=indices, seed=seed)
+        draws = Draws((seed,), indices)
+        return Batch(images=images, labels=labels, targets=targets, draws=draws)
 
     return make
 

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from trainables.backbones.base import Backbone
 from trainables.datasets.base import Dataset
 from trainables.losses.base import Head, Loss
-from trainables.seeding import initialise
-from trainables.transforms.base import Transform
+from trainables.seeding import Draws, initialise
+from trainables.transforms.base import Transform, Transformation
+
+
+class TrainingPass(NamedTuple):
+    """What one pass over a batch gives to training.
+
+    Attributes:
+        losses: the label-dependent training loss of each sample, (B,).
+        logits: deployed logits, (B, K).
+        features: penultimate features, (B, D).
+    """
+
+    losses: Tensor
+    logits: Tensor
+    features: Tensor
 
 
 class Classifier(nn.Module):
@@ -17,6 +35,12 @@ class Classifier(nn.Module):
 
     Normalisation lives inside, so that attacks see [0, 1]. Attacks may differentiate the
     raw logits, the deployed ones, or the training loss; accuracy is the deployed argmax.
+
+    A transform that draws at random needs to be told its `draws`; others ignore them.
+
+    Attributes:
+        autocast: the type that the backbone computes in while it is trained, if not the
+            parameters' own. The head and every evaluation keep full precision.
     """
 
     mean: Tensor
@@ -25,52 +49,102 @@ class Classifier(nn.Module):
     def __init__(
         self,
         *,
-        transform: nn.Module,
+        transform: Transformation,
         backbone: nn.Module,
         head: Head,
         mean: tuple[float, ...],
         std: tuple[float, ...],
+        autocast: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.transform = transform
         self.backbone = backbone
         self.head = head
+        self.autocast = autocast
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
-    def forward(self, images: Tensor) -> Tensor:
+    @property
+    def stochastic(self) -> bool:
+        """Whether the deployed model draws at random."""
+        return self.transform.stochastic
+
+    def forward(self, images: Tensor, draws: Draws | None = None) -> Tensor:
         """Deployed logits, (B, K)."""
-        return self.head.deployed(self.raw(images))
+        return self.head.deployed(self.raw(images, draws))
 
-    def features(self, images: Tensor) -> Tensor:
-        """Penultimate features h, (B, D)."""
-        features: Tensor = self.backbone((self.transform(images) - self.mean) / self.std)
-        return features
+    def features(self, images: Tensor, draws: Draws | None = None) -> Tensor:
+        """Penultimate features h, (B, D), in the parameters' precision."""
+        inputs = (self.transform(images, draws) - self.mean) / self.std
+        lower = self.autocast is not None and self.training
+        with torch.autocast(inputs.device.type, dtype=self.autocast, enabled=lower):
+            features: Tensor = self.backbone(inputs)
+        return features.to(inputs.dtype)
 
-    def raw(self, images: Tensor) -> Tensor:
+    def raw(self, images: Tensor, draws: Draws | None = None) -> Tensor:
         """Raw logits z, (B, K)."""
-        logits: Tensor = self.head(self.features(images))
+        logits: Tensor = self.head(self.features(images, draws))
         return logits
 
-    def training_losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The label-dependent training loss of each sample, (B,), and deployed logits (B, K)."""
-        features = self.features(images)
-        return self.head.loss(features, labels), self.head.deployed(self.head(features))
+    def training_pass(
+        self, images: Tensor, labels: Tensor, draws: Draws | None = None
+    ) -> TrainingPass:
+        """Training losses, deployed logits and features of a batch."""
+        features = self.features(images, draws)
+        logits = self.head.deployed(self.head(features))
+        return TrainingPass(self.head.loss(features, labels), logits, features)
+
+
+@contextlib.contextmanager
+def frozen(classifier: Classifier, part: nn.Module) -> Iterator[None]:
+    """Eval mode of `part` and no gradients on parameters within, everything as it was after."""
+    modes = {module: module.training for module in part.modules()}
+    wanted = {parameter: parameter.requires_grad for parameter in classifier.parameters()}
+    part.eval()
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, flag in wanted.items():
+            parameter.requires_grad_(flag)
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def refusal(
+    *, dataset: Dataset, backbone: Backbone, loss: Loss, transform: Transform
+) -> str | None:
+    """Why these parts cannot make a model; None if they can."""
+    return transform.refuses(dataset.shape) or loss.refuses(backbone.width, dataset.classes)
 
 
 def build_classifier(
-    *, dataset: Dataset, backbone: Backbone, loss: Loss, transform: Transform, seed: int
+    *,
+    dataset: Dataset,
+    backbone: Backbone,
+    loss: Loss,
+    transform: Transform,
+    seed: int,
+    autocast: torch.dtype | None = None,
 ) -> Classifier:
     """A classifier with parameters drawn by (seed, layer name), on the CPU.
 
     Trials that differ only in the loss start from the same weights.
+
+    Raises:
+        ValueError: the parts do not go together.
     """
+    reason = refusal(dataset=dataset, backbone=backbone, loss=loss, transform=transform)
+    if reason is not None:
+        raise ValueError(reason)
     classifier = Classifier(
         transform=transform.build(),
         backbone=backbone.build(dataset.shape),
         head=loss.head(backbone.width, dataset.classes),
         mean=dataset.mean,
         std=dataset.std,
+        autocast=autocast,
     )
     initialise(classifier, seed)
     return classifier

@@ -10,18 +10,23 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import ConfigDict, Field
-from pydantic import dataclasses as pydantic_dataclasses
+from pydantic import Field
+from pydantic.dataclasses import dataclass as validated
 
 from trainables import registry
 from trainables.attacks.base import Attack
+from trainables.augmentation import Augment
 from trainables.backbones.base import Backbone
 from trainables.datasets.base import Dataset
+from trainables.diagnostics.base import Diagnostic
 from trainables.losses.base import Loss
 from trainables.names import TEST, VALIDATION
 from trainables.regimes.base import Regime
+from trainables.registry import STRICT, hashed_parameters, parameters_of
+from trainables.schedules.base import ScheduleField
+from trainables.schedules.constant import Constant
 from trainables.transforms.base import Transform
 
 SCHEMA = 1
@@ -30,11 +35,10 @@ EVALUATION_REVISION = 1  # the same for judging, survivors and target draws
 ID_LENGTH = 16
 
 SplitName = Literal["validation", "test"]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-@pydantic_dataclasses.dataclass(
-    frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True)
-)
+@validated(frozen=True, kw_only=True, config=STRICT)
 class Training:
     """How weights are found.
 
@@ -44,13 +48,41 @@ class Training:
         epochs: passes over the training images.
         batch_size: images a step; the last, smaller batch of an epoch is used too.
         weights: which epoch's weights are kept: the last one's.
+        schedule: what `lr` is multiplied by at each step: `constant`, `step`, `cosine` or
+            `one_cycle`.
+        weight_decay: added to the gradient, times the weight (torch's Adam).
+        clip_norm: largest L2 norm of the whole gradient; none by default.
+        augment: `crop_flip` shifts each image by up to 4 pixels (zeros around it) and mirrors
+            half of them, the usual for CIFAR (He et al. 2016); `crop` shifts alone, for digits.
+        precision: of the backbone while it is trained; `bfloat16` is torch's autocast. Losses
+            and every evaluation are in float32.
     """
 
+    unhashed: ClassVar[Mapping[str, Any]] = {
+        "schedule": Constant(),
+        "weight_decay": 0.0,
+        "clip_norm": None,
+        "augment": "none",
+    }
+
     optimizer: Literal["adam"] = "adam"
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    lr: Positive = 1e-3
     epochs: Annotated[int, Field(ge=1)] = 12
     batch_size: Annotated[int, Field(ge=1)] = 128
     weights: Literal["last"] = "last"
+    schedule: ScheduleField = Constant()
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    clip_norm: Positive | None = None
+    augment: Augment = "none"
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    def parameters(self) -> dict[str, Any]:
+        """Its fields by name, as plain data."""
+        return parameters_of(self)
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that reach an id."""
+        return hashed_parameters(self, self.unhashed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +96,6 @@ class ModelConfig:
     transform: Transform
     training: Training
     seed: int
-    precision: Literal["float32"] = "float32"
 
     @property
     def id(self) -> str:
@@ -77,13 +108,14 @@ class ModelConfig:
         return content_id({**self._identity(), "seed": None})
 
     def _identity(self) -> dict[str, Any]:
+        training = self.training.identity()
         return {
             "component": "model",
             "revision": TRAINING_REVISION,
             "parameters": {
                 **{kind: getattr(self, kind).identity() for kind in COMPONENTS},
-                "training": vars_of(self.training),
-                "precision": self.precision,
+                "precision": training.pop("precision"),
+                "training": training,
             },
             "seed": self.seed,
         }
@@ -92,9 +124,8 @@ class ModelConfig:
         """Plain data from which `model_from` makes the same configuration."""
         return {
             **{kind: getattr(self, kind).spec() for kind in COMPONENTS},
-            "training": vars_of(self.training),
+            "training": self.training.parameters(),
             "seed": self.seed,
-            "precision": self.precision,
         }
 
 
@@ -103,16 +134,16 @@ COMPONENTS = ("dataset", "backbone", "loss", "regime", "transform")
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One number to measure: an attack at one eps and one step count on the first n images.
+    """One thing to measure on the first n images: an attack at one size, or a diagnostic.
 
     Attributes:
-        attack: what is done to the images.
+        probe: what is done to the images, or looked for in them.
         split: which images.
         n: how many, from the front of the split's fixed order.
-        seed: of the attack's own draws (targets, starts), the same for every model.
+        seed: of the probe's own draws (targets, starts), the same for every model.
     """
 
-    attack: Attack
+    probe: Attack | Diagnostic
     split: SplitName
     n: int
     seed: int = 0
@@ -125,7 +156,7 @@ class Cell:
                 "revision": EVALUATION_REVISION,
                 "parameters": {
                     "model": model_id,
-                    "attack": self.attack.identity(),
+                    self.probe.kind: self.probe.identity(),
                     "split": self.split,
                     "n": self.n,
                     "seed": self.seed,
@@ -136,7 +167,7 @@ class Cell:
     def spec(self) -> dict[str, Any]:
         """Plain data from which `cell_from` makes the same cell."""
         return {
-            "attack": self.attack.spec(),
+            self.probe.kind: self.probe.spec(),
             "split": self.split,
             "n": self.n,
             "seed": self.seed,
@@ -172,7 +203,6 @@ def model_from(spec: Mapping[str, Any]) -> ModelConfig:
         **parts,
         training=Training(**spec["training"]),
         seed=spec["seed"],
-        precision=spec["precision"],
     )
 
 
@@ -180,13 +210,9 @@ def cell_from(spec: Mapping[str, Any]) -> Cell:
     """Reverses `Cell.spec`."""
     if spec["split"] not in (TEST, VALIDATION):
         raise ValueError(f"expected split {TEST!r} or {VALIDATION!r}, found {spec['split']!r}")
-    attack = cast(Attack, registry.build("attack", spec["attack"]))
-    return Cell(attack=attack, split=spec["split"], n=spec["n"], seed=spec["seed"])
-
-
-def vars_of(training: Training) -> dict[str, Any]:
-    """The training parameters by name."""
-    return {name: getattr(training, name) for name in Training.__dataclass_fields__}
+    (kind,) = {"attack", "diagnostic"} & set(spec)
+    probe = cast(Attack | Diagnostic, registry.build(kind, spec[kind]))
+    return Cell(probe=probe, split=spec["split"], n=spec["n"], seed=spec["seed"])
 
 
 def content_id(identity: Mapping[str, Any]) -> str:

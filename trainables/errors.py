@@ -46,6 +46,10 @@ class UnknownName(StudyError, LookupError):
         super().__init__(unknown_name(kind, name, known))
 
 
+class BadPlugin(StudyError, ImportError):
+    """A package of the user's own components that cannot be imported."""
+
+
 class BadAddress(StudyError, ValueError):
     """A place for results or runs that cannot be used."""
 
@@ -56,6 +60,10 @@ class DamagedEntry(StudyError, OSError):
 
 class DamagedData(StudyError, OSError):
     """A data set whose checksum is not the published one."""
+
+
+class MissingData(StudyError, FileNotFoundError):
+    """A data set that is not on this machine and cannot be fetched."""
 
 
 class BrokenInvariant(StudyError, RuntimeError):

@@ -9,10 +9,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from trainables.attacks.base import AttackOutcome
-from trainables.classifier import Classifier
+from trainables.attacks.base import Attack, AttackOutcome
+from trainables.classifier import Classifier, frozen
 from trainables.config import Cell
 from trainables.datasets.base import Split, Splits
+from trainables.diagnostics.base import Findings
+from trainables.seeding import Draws
 
 # Images at a time. No result depends on it but for float32's rounding: DeepFool's `per_step`
 # rule, which leaves images ON the boundary, is decided by that.
@@ -21,24 +23,26 @@ BATCH = 256
 
 @torch.no_grad()
 def accuracy(classifier: Classifier, split: Split, batch: int = BATCH) -> float:
-    """Share of images whose deployed argmax is their label, in eval mode."""
+    """Share of images whose deployed argmax is their label, in eval mode, in one pass."""
     training = classifier.training
     classifier.eval()
     correct = 0
-    for images, labels in zip(split.images.split(batch), split.labels.split(batch), strict=True):
-        correct += int((classifier(images).argmax(dim=1) == labels).sum())
+    for index in torch.arange(len(split)).split(batch):
+        images, labels = split.batch(index)
+        logits = classifier(images, Draws((0, "accuracy"), index))
+        correct += int((logits.argmax(dim=1) == labels).sum())
     classifier.train(training)
     return correct / len(split)
 
 
 def measure(
     classifier: Classifier, cell: Cell, splits: Splits, batch: int = BATCH
-) -> AttackOutcome:
-    """The outcome of a cell's attack on its images.
+) -> dict[str, bytes]:
+    """What a cell's attack or diagnostic finds, as objects of a store entry.
 
     Args:
         classifier: the trained model.
-        cell: attack, split and number of images.
+        cell: what to measure, and on which images.
         splits: the model's data set, on the model's device.
         batch: images at a time.
 
@@ -46,13 +50,23 @@ def measure(
         ValueError: the split has fewer images than the cell asks for.
     """
     split = images_of(cell, splits)
+    if isinstance(cell.probe, Attack):
+        outcome = attacked(classifier, cell.probe, split, cell.seed, batch)
+        return dump_outcome(outcome, split.labels)
+    with frozen(classifier, classifier):
+        return dump_findings(cell.probe.examine(classifier, split, cell.seed))
+
+
+def attacked(
+    classifier: Classifier, attack: Attack, split: Split, seed: int, batch: int = BATCH
+) -> AttackOutcome:
+    """The outcome of an attack on all images of a split, `batch` at a time."""
     parts = [
-        cell.attack(
-            classifier, split.images[index], split.labels[index], indices=index, seed=cell.seed
-        )
+        attack(classifier, *split.batch(index), indices=index, seed=seed)
         for index in torch.arange(len(split)).split(batch)
     ]
-    return _concatenate(parts)
+    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in COLUMNS}
+    return AttackOutcome(**columns, passes=parts[0].passes)
 
 
 def images_of(cell: Cell, splits: Splits) -> Split:
@@ -67,11 +81,6 @@ def images_of(cell: Cell, splits: Splits) -> Split:
     return split
 
 
-def _concatenate(parts: list[AttackOutcome]) -> AttackOutcome:
-    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in COLUMNS}
-    return AttackOutcome(**columns, passes=parts[0].passes)
-
-
 COLUMNS = tuple(field.name for field in dataclasses.fields(AttackOutcome) if field.name != "passes")
 
 
@@ -81,4 +90,13 @@ def dump_outcome(outcome: AttackOutcome, labels: Tensor) -> dict[str, bytes]:
     return {
         "outcome.safetensors": safetensors.torch.save({**columns, "labels": labels.cpu()}),
         "outcome.json": json.dumps({"passes": outcome.passes}).encode(),
+    }
+
+
+def dump_findings(findings: Findings) -> dict[str, bytes]:
+    """A diagnostic's findings as objects of a store entry."""
+    arrays = {name: value.contiguous() for name, value in findings.arrays.items()}
+    return {
+        "arrays.safetensors": safetensors.torch.save(arrays),
+        "numbers.json": json.dumps(findings.numbers, allow_nan=False).encode(),
     }

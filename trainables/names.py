@@ -27,6 +27,7 @@ VALIDATION_ACCURACY = "validation_accuracy"
 CELL = "cell/"  # one metric a cell, see `cell_name`
 BY_STEPS = "by_steps/"  # accuracy with MLflow's step = number of attack steps
 BY_EPS = "by_eps/"  # accuracy with MLflow's step = 1000 eps
+DIAGNOSTIC = "diagnostic/"  # what a diagnostic found: `diagnostic/<label>/<number>`
 HYPER = "hp/"  # swept numbers, so that the UI can filter by >=
 
 # What stands behind a cell's name for its further metrics.
@@ -52,6 +53,7 @@ NO_THREAT_MODEL = "no threat model"  # path budgets
 # Artifacts of a trial's run, and of the run tagged REPORT.
 CELLS_FILE = "cells.json"
 OUTCOMES_FILE = "outcomes.parquet"
+DIAGNOSTICS_FOLDER = "diagnostics"  # holds `<label>.safetensors`
 PLAN_FILE = "plan.json"
 STUDY_FILE = "study.yaml"
 REPORT_FOLDER = "report"

@@ -8,17 +8,22 @@ by any change of code that can alter a number, so that no stale result survives 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
+import importlib.metadata
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar, TypeVar, cast, dataclass_transform
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from trainables.errors import UnknownName
+from trainables.errors import BadPlugin, UnknownName
 
-_STRICT = ConfigDict(extra="forbid", strict=True)
+STRICT = ConfigDict(extra="forbid", strict=True)
 _components: dict[str, dict[str, type[Component]]] = {}
 
 C = TypeVar("C", bound="Component")
@@ -41,9 +46,8 @@ class Component:
     unhashed: ClassVar[Mapping[str, Any]] = {}
 
     def parameters(self) -> dict[str, Any]:
-        """Its fields by name; nested components as their own `spec`."""
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        return {field.name: _plain(getattr(self, field.name)) for field in fields}
+        """Its fields by name, as plain data; nested components as their own `spec`."""
+        return parameters_of(self)
 
     def spec(self) -> dict[str, Any]:
         """What a study file would say: `{name: …, parameter: …}`; `build` reverses it."""
@@ -51,23 +55,48 @@ class Component:
 
     def identity(self) -> dict[str, Any]:
         """What goes into an id: kind, name, revision and the parameters that count."""
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        source = _sources.get(type(self).__module__.partition(".")[0])
         return {
             "component": f"{self.kind}/{self.name}",
-            "revision": self.revision,
-            "parameters": {
-                field.name: value.identity() if isinstance(value, Component) else _plain(value)
-                for field in fields
-                if (value := getattr(self, field.name)) != self.unhashed.get(field.name, _NEVER)
-            },
+            "revision": self.revision if source is None else f"{self.revision} {source}",
+            "parameters": hashed_parameters(self, self.unhashed),
         }
+
+
+def parameters_of(holder: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name, as plain data that JSON can hold."""
+    return {name: _plain(value) for name, value in _fields(holder)}
+
+
+def hashed_parameters(holder: Any, unhashed: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that reach an id; components by their identity.
+
+    Args:
+        holder: a dataclass.
+        unhashed: fields that are left out at the value that stands here.
+    """
+    return {
+        name: value.identity() if isinstance(value, Component) else _plain(value)
+        for name, value in _fields(holder)
+        if value != unhashed.get(name, _NEVER)
+    }
 
 
 _NEVER = object()
 
 
+def _fields(holder: Any) -> Iterator[tuple[str, Any]]:
+    return ((field.name, getattr(holder, field.name)) for field in dataclasses.fields(holder))
+
+
 def _plain(value: Any) -> Any:
-    return value.spec() if isinstance(value, Component) else value
+    if isinstance(value, Component):
+        return value.spec()
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if dataclasses.is_dataclass(value):
+        return parameters_of(value)
+    return value
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field,))
@@ -79,7 +108,7 @@ def component(name: str, *, revision: int) -> Callable[[type[C]], type[C]]:
     """
 
     def register(cls: type[C]) -> type[C]:
-        made = cast(type[C], dataclass(frozen=True, kw_only=True, config=_STRICT)(cls))
+        made = cast(type[C], dataclass(frozen=True, kw_only=True, config=STRICT)(cls))
         made.name, made.revision = name, revision
         kind = _components.setdefault(made.kind, {})
         if name in kind and _place(kind[name]) != _place(made):  # a reloaded module may replace
@@ -130,8 +159,41 @@ def every(kind: str) -> Iterator[type[Component]]:
     return (find(kind, name) for name in names(kind))
 
 
-_PACKAGES = ("datasets", "backbones", "losses", "transforms", "regimes", "attacks")
+def reader(kind: str) -> Callable[[Any], Any]:
+    """Reads a component that is another's parameter: itself, its name, or `{name: …}`.
+
+    What it raises is a ValueError, which pydantic collects.
+    """
+
+    def read(value: Any) -> Any:
+        if isinstance(value, Component) and value.kind == kind:
+            return value
+        if not isinstance(value, str | dict):
+            raise ValueError(f"expected the name of a {kind} or {{name: …}}, found {value!r}")
+        try:
+            return build(kind, value)
+        except ValidationError as error:
+            wrong = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise ValueError("; ".join(wrong)) from None
+        except UnknownName as error:
+            raise ValueError(str(error)) from None
+
+    return read
+
+
+_PACKAGES = (
+    "datasets",
+    "backbones",
+    "losses",
+    "transforms",
+    "schedules",
+    "regimes",
+    "attacks",
+    "diagnostics",
+)
+ENTRY_POINTS = "robust_loss_study.plugins"
 _loaded = False
+_sources: dict[str, str] = {}  # digest of each plugin's source by its top-level package
 
 
 def _load() -> None:
@@ -144,3 +206,40 @@ def _load() -> None:
         for module in pkgutil.iter_modules(found.__path__, f"{found.__name__}."):
             importlib.import_module(module.name)
     _loaded = True
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        load_plugin(point.value)
+
+
+def load_plugin(module: str) -> None:
+    """Imports a package that registers components of its own.
+
+    Its source is hashed into the identity of its components: a change of it is a change of
+    what they compute, whatever their `revision` says.
+
+    Args:
+        module: dotted name, importable here and on every worker.
+
+    Raises:
+        BadPlugin: it cannot be imported, or one of its components cannot be registered.
+    """
+    _load()
+    top = module.partition(".")[0]
+    try:
+        importlib.import_module(module)
+        _sources[top] = _digest(sys.modules[top])
+    except Exception as error:
+        raise BadPlugin(
+            f"cannot import plugin {module!r} ({type(error).__name__}: {error}); expected a "
+            "package that is installed in this environment, or lies on PYTHONPATH"
+        ) from error
+
+
+def _digest(package: ModuleType) -> str:
+    """16 hex digits of the SHA-256 of a module's or package's Python source."""
+    file = Path(package.__file__ or "")
+    files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+    digest = hashlib.sha256()
+    for path in files:
+        name = path.relative_to(file.parent).as_posix()
+        digest.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]

@@ -11,15 +11,18 @@ from typing import Any
 from ray import tune
 
 from trainables.config import TrialConfig
+from trainables.errors import BadPlugin
+from trainables.execution import prepare
+from trainables.registry import load_plugin
 from trainables.store import Store
-from trainables.trial import Trial, prepare
+from trainables.trial import Trial
 
 
 class StudyTrainable(tune.Trainable):
     """Advances one `Trial` a slice at a time; Tune's own checkpoints are not used.
 
-    Its configuration is `{job: {trial: TrialConfig as JSON, storage: the store's address,
-    threads: CPU threads, gpu: share of a GPU}}`.
+    Its configuration is `{job: {trial_id, trial: TrialConfig as JSON, storage: the store's
+    address, execution: what `prepare` takes, plugins: packages to import first}}`.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -29,8 +32,16 @@ class StudyTrainable(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Called for each further trial of a reused actor."""
         job = new_config["job"]
-        device = prepare(threads=job["threads"], gpu=job["gpu"])
-        self.life = Trial(TrialConfig.parse(job["trial"]), Store(job["storage"]), device)
+        for plugin in job["plugins"]:
+            load_plugin(plugin)
+        execution = prepare(**job["execution"])
+        trial = TrialConfig.parse(job["trial"])
+        if trial.model.id != job["trial_id"]:
+            raise BadPlugin(
+                f"trial {job['trial_id']} is {trial.model.id} to this worker: its code, or a "
+                "plugin's, is another than the driver's"
+            )
+        self.life = Trial(trial, Store(job["storage"]), execution)
         return True
 
     def step(self) -> dict[str, Any]:

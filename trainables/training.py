@@ -9,14 +9,16 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from trainables.augmentation import augmented
 from trainables.classifier import Classifier, build_classifier
 from trainables.config import ModelConfig
 from trainables.datasets.base import Splits
 from trainables.errors import NonFiniteLoss
 from trainables.evaluation import accuracy
-from trainables.seeding import generator
+from trainables.execution import Execution
+from trainables.seeding import Draws, generator
 
 
 @dataclass(frozen=True)
@@ -40,26 +42,36 @@ class Epoch:
     time: float
 
 
-def new_classifier(config: ModelConfig, device: torch.device) -> Classifier:
-    """The untrained model on `device`, in the layout that convolutions are fastest in."""
+def new_classifier(config: ModelConfig, execution: Execution) -> Classifier:
+    """The untrained model where, and in the layout in which, it is to be computed."""
+    half = config.training.precision == "bfloat16"
     classifier = build_classifier(
         dataset=config.dataset,
         backbone=config.backbone,
         loss=config.loss,
         transform=config.transform,
         seed=config.seed,
+        autocast=torch.bfloat16 if half else None,
     )
-    return classifier.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    layout = torch.channels_last if execution.channels_last else torch.contiguous_format
+    return classifier.to(device=execution.device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
 
 class Trainer:
     """Trains one model; its state between epochs can be saved and loaded."""
 
-    def __init__(self, config: ModelConfig, splits: Splits, device: torch.device) -> None:
+    def __init__(self, config: ModelConfig, splits: Splits, execution: Execution) -> None:
         self.config = config
         self.splits = splits
-        self.classifier = new_classifier(config, device)
-        self.optimizer = torch.optim.Adam(self.classifier.parameters(), lr=config.training.lr)
+        self.classifier = new_classifier(config, execution)
+        self.rates = _rates(self.classifier)
+        self.optimizer = torch.optim.Adam(
+            [
+                {"params": parameters, "lr": config.training.lr * rate}
+                for rate, parameters in self.rates.items()
+            ],
+            weight_decay=config.training.weight_decay,
+        )
         self.history: list[Epoch] = []
 
     @property
@@ -98,21 +110,38 @@ class Trainer:
     def _descend(self, number: int) -> tuple[Tensor, int]:
         """One pass over the training images: each step's mean loss, and images got right."""
         self.classifier.train()
-        train, training = self.splits.train, self.config.training
-        order = torch.randperm(
-            len(train), generator=generator(self.config.seed, "batches", number)
-        ).to(train.labels.device)
-        losses, correct = [], torch.zeros((), dtype=torch.long, device=order.device)
-        for batch in order.split(training.batch_size):
-            images, labels = train.images[batch], train.labels[batch]
-            each, logits = self.config.regime.losses(self.classifier, images, labels)
-            loss = each.mean()
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
+        train, seed = self.splits.train, self.config.seed
+        order = torch.randperm(len(train), generator=generator(seed, "batches", number))
+        batches = order.to(train.pixels.device).split(self.config.training.batch_size)
+        losses, correct = [], torch.zeros((), dtype=torch.long, device=train.device)
+        for step, index in enumerate(batches):
+            self._set_rate((number - 1) * len(batches) + step, len(batches))
+            images, labels = train.batch(index)
+            draws = Draws((seed, "training", number), index)
+            images = augmented(images, self.config.training.augment, draws)
+            passed = self.config.regime.training_pass(self.classifier, images, labels, draws)
+            loss = passed.losses.mean()
+            self._step(loss)
+            self.classifier.head.update(passed.features.detach(), labels)
             losses.append(loss.detach())
-            correct += (logits.detach().argmax(dim=1) == labels).sum()
+            correct += (passed.logits.detach().argmax(dim=1) == labels).sum()
         return torch.stack(losses).cpu(), int(correct)
+
+    def _set_rate(self, step: int, steps_per_epoch: int) -> None:
+        """Sets each group's learning rate for a step, counted from the training's first."""
+        training = self.config.training
+        factor = training.schedule.factor(step, training.epochs * steps_per_epoch)
+        for rate, group in zip(self.rates, self.optimizer.param_groups, strict=True):
+            group["lr"] = training.lr * rate * factor
+
+    def _step(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.config.training.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(
+                self.classifier.parameters(), self.config.training.clip_norm
+            )
+        self.optimizer.step()
 
     def save(self) -> dict[str, bytes]:
         """Weights, optimiser and history, as objects of a store entry."""
@@ -143,6 +172,15 @@ class Trainer:
             state.setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict({"state": state, "param_groups": progress["groups"]})
         self.history = [Epoch(**epoch) for epoch in progress["history"]]
+
+
+def _rates(classifier: Classifier) -> dict[float, list[nn.Parameter]]:
+    """The parameters by the multiple of the learning rate that they are trained at."""
+    wanted = {f"head.{name}": rate for name, rate in classifier.head.rates.items()}
+    rates: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in classifier.named_parameters():
+        rates.setdefault(wanted.get(name, 1.0), []).append(parameter)
+    return rates
 
 
 def weights_of(classifier: Classifier) -> bytes:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import platform
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
-
 from trainables.config import Cell, TrialConfig
 from trainables.datasets.base import Splits, load_splits
 from trainables.errors import DamagedEntry
-from trainables.evaluation import dump_outcome, images_of, measure
+from trainables.evaluation import measure
+from trainables.execution import Execution
 from trainables.store import Store
 from trainables.training import Epoch, Trainer, load_weights, new_classifier, weights_of
 
@@ -49,10 +47,10 @@ class Report:
 class Trial:
     """A model's life; every finished piece of it is in the store and is never repeated."""
 
-    def __init__(self, config: TrialConfig, store: Store, device: torch.device) -> None:
+    def __init__(self, config: TrialConfig, store: Store, execution: Execution) -> None:
         self.config = config
         self.store = store
-        self.device = device
+        self.execution = execution
         self.id = config.model.id
         self.record: dict[str, Any] = {"history": [], "cell_seconds": {}, "failures": []}
         self._trainer: Trainer | None = None
@@ -94,7 +92,7 @@ class Trial:
         """Finds in the store what has been done already."""
         self.record = self.store.read_json(f"trials/{self.id}", "record.json") or self.record
         if not self.store.has(f"models/{self.id}"):
-            self._trainer = Trainer(self.config.model, self._splits(), self.device)
+            self._trainer = Trainer(self.config.model, self._splits(), self.execution)
             if self.store.has(f"progress/{self.id}"):
                 self._trainer.load(self.store.read(f"progress/{self.id}"))
         else:
@@ -131,7 +129,7 @@ class Trial:
                 "weights.safetensors": weights_of(self._trainer.classifier),
                 "config.json": _json(self.config.model.spec()),
                 "history.json": _json(self.record["history"]),
-                "execution.json": _json(execution_record(self.device)),
+                "execution.json": _json(self.execution.record()),
             },
         )
         self.store.remove(f"progress/{self.id}")
@@ -142,25 +140,24 @@ class Trial:
         cell = self._missing[0]
         started = time.perf_counter()
         if self._classifier is None:
-            self._classifier = new_classifier(self.config.model, self.device)
+            self._classifier = new_classifier(self.config.model, self.execution)
             weights = self.store.read(f"models/{self.id}")["weights.safetensors"]
             load_weights(self._classifier, weights)
-        splits = self._splits()
-        outcome = measure(self._classifier, cell, splits)
+        objects = measure(self._classifier, cell, self._splits())
         cell_id = cell.id(self.id)
         self.store.write(
             f"outcomes/{self.id}/{cell_id}",
             {
-                **dump_outcome(outcome, images_of(cell, splits).labels),
+                **objects,
                 "cell.json": _json(cell.spec()),
-                "execution.json": _json(execution_record(self.device)),
+                "execution.json": _json(self.execution.record()),
             },
         )
         self.record["cell_seconds"][cell_id] = round(time.perf_counter() - started, 3)
         self._missing.pop(0)
 
     def _splits(self) -> Splits:
-        return load_splits(self.config.model.dataset, self.device)
+        return load_splits(self.config.model.dataset, self.execution)
 
     def _fail(self, error: Exception) -> Report:
         """Keeps the reason and the traceback; the study goes on without this trial."""
@@ -180,40 +177,10 @@ class Trial:
     def _write_record(self) -> None:
         if self._trainer is not None:
             self.record["history"] = [asdict(epoch) for epoch in self._trainer.history]
-        self.record["execution"] = execution_record(self.device)
+        self.record["execution"] = self.execution.record()
         self.record["time"] = time.time()
         self.store.write(f"trials/{self.id}", {"record.json": _json(self.record)})
 
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, indent=1).encode()
-
-
-def execution_record(device: torch.device) -> dict[str, Any]:
-    """What a result may depend on beside its configuration."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {
-        "device": f"{device.type} {name}",
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "python": platform.python_version(),
-        "host": platform.node(),
-    }
-
-
-def prepare(*, threads: int, gpu: float) -> torch.device:
-    """Sets this process up for trials, so that the same configuration gives the same bits.
-
-    Args:
-        threads: CPU threads.
-        gpu: a trial's share of a GPU; 0 for none.
-
-    Returns:
-        A GPU where the trial is to have a share of one and there is one, else the CPU.
-    """
-    torch.set_num_threads(threads)
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.allow_tf32 = False  # `precision: float32` is in the id
-    torch.backends.cuda.matmul.allow_tf32 = False
-    return torch.device("cuda" if gpu > 0 and torch.cuda.is_available() else "cpu")

@@ -68,7 +68,7 @@ def test_a_broken_outline_hides_no_other_mistake(plan_of):
     with pytest.raises(InvalidStudy) as error:
         plan_of(
             seeds="many",
-            data="mnist",
+            data="minst",
             methods={"a": {"loss": "scee"}, "b": 3},
             headline={"attack": "pgdd"},
             compare={"baseline": "c"},

@@ -30,6 +30,7 @@ def run(plan_of, tmp_path):
         result = run_study(
             plan,
             store=Store(str(tmp_path / "store")),
+            data=str(tmp_path / "data"),
             tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
             artifacts=tmp_path / "artifacts",
             command="study run",

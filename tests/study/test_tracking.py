@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-import torch
 
 from study import tracking
 from study.tracking import Tracker, outcome_frame
 from trainables import names
+from trainables.execution import Execution
 from trainables.store import Store
 from trainables.trial import Trial
 
@@ -40,7 +40,7 @@ def tracked(plan_of, store, tmp_path):
     def track(**keys):
         plan = plan_of(**{**KEYS, **keys})
         (trial,) = plan.trials
-        life = Trial(trial.job(), store, torch.device("cpu"))
+        life = Trial(trial.job(), store, Execution())
         while not life.advance().done:
             pass
         uri = f"sqlite:///{tmp_path}/mlflow.db"

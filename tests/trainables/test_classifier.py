@@ -6,6 +6,7 @@ from torch import nn
 
 from trainables import registry
 from trainables.classifier import Classifier, build_classifier
+from trainables.transforms.base import Transformation
 
 LOSSES = ["sce", {"name": "isce", "s": 2.0, "m": 0.3}, {"name": "isce", "normalize": "features"}]
 
@@ -54,8 +55,12 @@ def test_normalisation_and_transform_are_inside():
             seen.append(x)
             return super().forward(x)
 
+    class Threshold(Transformation):
+        def forward(self, images, draws):
+            return torch.where(images > 0.5, images, 0.25)
+
     classifier = Classifier(
-        transform=nn.Threshold(0.5, 0.25),
+        transform=Threshold(),
         backbone=Spy(),
         head=registry.build("loss", "sce").head(8, 3),
         mean=(0.1, 0.2),
@@ -90,6 +95,7 @@ def test_logits_losses_and_features_belong_together(build, loss):
     assert features.shape == (6, 84)
     assert torch.equal(raw, classifier.head(features))
     assert torch.equal(classifier(images), classifier.head.deployed(raw))
-    losses, logits = classifier.training_losses(images, labels)
-    assert torch.equal(losses, classifier.head.loss(features, labels))
-    assert torch.equal(logits, classifier(images))
+    passed = classifier.training_pass(images, labels)
+    assert torch.equal(passed.losses, classifier.head.loss(features, labels))
+    assert torch.equal(passed.logits, classifier(images))
+    assert torch.equal(passed.features, features)

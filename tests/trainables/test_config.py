@@ -29,8 +29,8 @@ from trainables.datasets.mnist5k import MNIST5k
 from trainables.errors import UnknownName
 
 ISCE = {"name": "isce", "s": 1.0, "m": 0.1}
-CELL = Cell(attack=PGD(budget="l2_rms", eps=0.04, steps=50), split="test", n=200)
-OTHER_CELL = Cell(attack=DeepFool(), split="validation", n=100, seed=1)
+CELL = Cell(probe=PGD(budget="l2_rms", eps=0.04, steps=50), split="test", n=200)
+OTHER_CELL = Cell(probe=DeepFool(), split="validation", n=100, seed=1)
 
 SCE_TEXT = (
     '{"component":"model","parameters":{"backbone":{"component":"backbone/lenet5",'
@@ -66,7 +66,7 @@ def test_golden_arm_ids(model_config):
 
 
 def test_golden_cell_ids():
-    assert CELL.id("fd04be6adf8147e6") == "d5fe2d0379cf9b47"
+    assert CELL.id("fd04be6adf8147e6") == "182f5ff35b2ed63c"
     assert OTHER_CELL.id("d2d5aff3b6543f6d") == "ee67454215b6e4f2"
 
 
@@ -189,8 +189,8 @@ def test_change_of_one_parameter_changes_the_id(model_config, arguments, changed
     ids=str,
 )
 def test_change_of_the_attack_changes_the_cell_id(change):
-    attack = dataclasses.replace(CELL.attack, **change)
-    assert dataclasses.replace(CELL, attack=attack).id("m") != CELL.id("m")
+    attack = dataclasses.replace(CELL.probe, **change)
+    assert dataclasses.replace(CELL, probe=attack).id("m") != CELL.id("m")
 
 
 @pytest.mark.parametrize("change", [{"split": "validation"}, {"n": 199}, {"seed": 1}], ids=str)
@@ -224,10 +224,10 @@ def test_revision_of_every_part_changes_the_model_id(model_config, monkeypatch, 
     assert model.id != before
 
 
-@pytest.mark.parametrize("cls", [PGD, type(CELL.attack.budget)])
+@pytest.mark.parametrize("cls", [PGD, type(CELL.probe.budget)])
 def test_revision_of_attack_and_budget_change_the_cell_id(monkeypatch, cls):
     before = CELL.id("m")
-    monkeypatch.setattr(cls, "revision", 2)
+    monkeypatch.setattr(cls, "revision", cls.revision + 1)
     assert CELL.id("m") != before
 
 

@@ -12,13 +12,17 @@ from trainables.attacks.deepfool import DeepFool
 from trainables.attacks.pgd import PGD
 from trainables.config import Cell
 from trainables.datasets.base import Split
-from trainables.evaluation import COLUMNS, accuracy, dump_outcome, measure
+from trainables.evaluation import COLUMNS, accuracy, attacked, images_of, measure
 
 ATTACK = PGD(budget="l2_abs", eps=1.2, steps=5, targeted=True, random_start=True)
 
 
 def cell(attack=ATTACK, split="test", n=60, seed=0):
-    return Cell(attack=attack, split=split, n=n, seed=seed)
+    return Cell(probe=attack, split=split, n=n, seed=seed)
+
+
+def outcome_of(model, cell, splits, **options):
+    return attacked(model, cell.probe, images_of(cell, splits), cell.seed, **options)
 
 
 def test_accuracy_is_the_share_of_images_classified_rightly(sce, splits):
@@ -43,7 +47,7 @@ def test_accuracy_is_taken_in_eval_mode_and_restores_the_mode(sce, splits):
 
 @pytest.mark.parametrize("split", ["test", "validation"])
 def test_measures_the_first_n_images_of_its_split(sce, splits, split):
-    outcome = measure(sce, cell(Clean(), split, 70), splits)
+    outcome = outcome_of(sce, cell(Clean(), split, 70), splits)
     part = getattr(splits, split).first(70)
     with torch.no_grad():
         hits = sce(part.images).argmax(dim=1) == part.labels
@@ -55,22 +59,22 @@ def test_measures_the_first_n_images_of_its_split(sce, splits, split):
 
 @pytest.mark.parametrize("attack", [ATTACK, DeepFool(steps=5)], ids=lambda a: a.name)
 def test_outcome_does_not_depend_on_the_batch_size(sce, splits, attack):
-    whole = measure(sce, cell(attack), splits)
+    whole = outcome_of(sce, cell(attack), splits)
     for batch in (1, 23, 59):
-        some = measure(sce, cell(attack), splits, batch=batch)
+        some = outcome_of(sce, cell(attack), splits, batch=batch)
         for name in ("correct_before", "correct_after", "targets", "hit", "queries"):
             assert torch.equal(getattr(some, name), getattr(whole, name)), name
         assert torch.allclose(some.l2, whole.l2, atol=1e-4)
 
 
 def test_larger_n_extends_a_smaller_one(sce, splits):
-    small, large = (measure(sce, cell(n=n), splits) for n in (30, 60))
+    small, large = (outcome_of(sce, cell(n=n), splits) for n in (30, 60))
     for name in ("correct_before", "correct_after", "targets", "hit"):
         assert torch.equal(getattr(large, name)[:30], getattr(small, name)), name
 
 
 def test_seed_of_the_cell_keys_the_targets(sce, splits):
-    one, same, other = (measure(sce, cell(seed=seed), splits).targets for seed in (0, 0, 1))
+    one, same, other = (outcome_of(sce, cell(seed=seed), splits).targets for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
@@ -82,8 +86,7 @@ def test_more_images_than_there_are_are_not_measured_silently(sce, splits):
 
 
 def test_outcome_is_stored_with_labels_and_without_pickle(sce, splits):
-    outcome = measure(sce, cell(), splits)
-    objects = dump_outcome(outcome, splits.test.first(60).labels)
+    outcome, objects = outcome_of(sce, cell(), splits), measure(sce, cell(), splits)
     assert set(objects) == {"outcome.safetensors", "outcome.json"}
     stored = safetensors.torch.load(objects["outcome.safetensors"])
     assert set(stored) == {*COLUMNS, "labels"}

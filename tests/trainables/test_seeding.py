@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from trainables.seeding import derive, generator, initialise, per_image, wrong_classes
+from trainables.seeding import Draws, derive, generator, initialise, wrong_classes
 
 KEYS = st.lists(st.integers(0, 2**31) | st.text(max_size=5), min_size=1, max_size=4).map(tuple)
 
@@ -34,10 +34,60 @@ def test_draws_repeat_and_leave_the_global_state_alone():
 
 
 def test_an_images_draw_depends_on_its_index_not_on_its_company():
-    whole = per_image(draw, torch.arange(10), 0, "start")
-    some = per_image(draw, torch.tensor([7, 2]), 0, "start")
-    assert torch.equal(some, whole[[7, 2]])
-    assert len(whole.unique(dim=0)) == 10
+    draws = Draws((0, "start"), torch.arange(10))
+    for kind in (Draws.uniform, Draws.normal):
+        whole = kind(draws, 4)
+        assert torch.equal(kind(draws[torch.tensor([7, 2])], 4), whole[[7, 2]])
+        assert torch.equal(kind(Draws((0, "start"), torch.tensor([7, 2])), 4), whole[[7, 2]])
+        assert len(whole.unique(dim=0)) == 10
+
+
+@given(one=KEYS, other=KEYS)
+def test_draws_depend_on_the_whole_key(one, other):
+    draws = [Draws(key, torch.arange(3)).uniform(2) for key in (one, other)]
+    assert torch.equal(*draws) == (one == other)
+    assert torch.equal(Draws(one, torch.arange(3)).at("x").uniform(2), draws[0]) is False
+
+
+def splitmix64(state, count):
+    """The published generator, on Python's integers: the reference."""
+    wrapped = 2**64 - 1
+    for _ in range(count):
+        state = (state + 0x9E3779B97F4A7C15) & wrapped
+        z = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & wrapped
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & wrapped
+        yield z ^ (z >> 31)
+
+
+def test_uniform_draws_are_splitmix64s_seeded_by_it():
+    key = (3, "purpose")
+    found = Draws(key, torch.tensor([0, 5, 10**6])).uniform(4)
+    for row, index in zip(found, (0, 5, 10**6), strict=True):
+        jump = derive(*key) + index * 0x9E3779B97F4A7C15
+        (seed,) = splitmix64(jump % 2**64, 1)
+        expected = [(value >> 11) * 2.0**-53 for value in splitmix64(seed, 4)]
+        assert row.tolist() == expected
+
+
+def test_splitmix64_is_the_published_one():
+    assert list(splitmix64(1234567, 3)) == [
+        6457827717110365317, 3203168211198807973, 9817491932198370423
+    ]  # fmt: skip
+
+
+def test_draws_are_uniform_normal_and_unrelated():
+    draws = Draws((0, "many"), torch.arange(20_000))
+    u, n = draws.uniform(3), draws.normal(3)
+    assert u.min() >= 0
+    assert u.max() < 1
+    assert torch.allclose(u.mean(0), torch.full((3,), 0.5).double(), atol=0.01)
+    assert torch.allclose(u.var(0), torch.full((3,), 1 / 12).double(), atol=0.003)
+    assert torch.allclose(n.mean(0), torch.zeros(3).double(), atol=0.03)
+    assert torch.allclose(n.var(0), torch.ones(3).double(), atol=0.04)
+    assert (n.abs() > 1.96).double().mean() == pytest.approx(0.05, abs=0.004)
+    for values in (u, n, torch.cat([u[1:], u[:-1]], dim=1)):
+        correlation = torch.corrcoef(values.T) - torch.eye(values.shape[1])
+        assert correlation.abs().max() < 0.03
 
 
 @given(

@@ -9,10 +9,11 @@ import torch
 from trainables.datasets.base import Split, Splits
 from trainables.errors import NonFiniteLoss
 from trainables.evaluation import accuracy
+from trainables.execution import Execution
 from trainables.seeding import generator
 from trainables.training import Trainer, load_weights, new_classifier, weights_of
 
-CPU = torch.device("cpu")
+CPU = Execution()
 ISCE = {"name": "isce", "s": 1.0, "m": 0.1}
 
 
@@ -96,12 +97,12 @@ def test_saved_state_is_safetensors_and_json(trainer):
 def batches_seen(trainer):
     seen = []
 
-    def losses(self, classifier, images, labels):
+    def training_pass(self, classifier, images, labels, draws):
         seen.append((images.clone(), labels.clone()))
-        return classifier.training_losses(images, labels)
+        return classifier.training_pass(images, labels, draws)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(trainer.config.regime), "losses", losses)
+        patch.setattr(type(trainer.config.regime), "training_pass", training_pass)
         finish(trainer)
     return seen
 
@@ -142,7 +143,7 @@ def test_one_step_is_adams(model_config, few):
     config = model_config(ISCE, epochs=1, lr=0.01)
     trainer = Trainer(config, small, CPU)
     reference = new_classifier(config, CPU)
-    reference.training_losses(few.train.images[:20], few.train.labels[:20])[0].mean().backward()
+    reference.training_pass(few.train.images[:20], few.train.labels[:20]).losses.mean().backward()
     trainer.epoch()
     pairs = zip(reference.parameters(), trainer.classifier.parameters(), strict=True)
     for before, after in pairs:  # Adam's first step is lr g / (|g| + 1e-8)
@@ -164,14 +165,14 @@ def test_history_tells_loss_and_accuracies(trainer, few):
 def test_train_accuracy_counts_images_as_they_were_trained_on(trainer, few):
     part = trainer(epochs=1)
     seen = []
-    real = part.classifier.training_losses
+    real = part.classifier.training_pass
 
-    def spied(images, labels):
-        losses, logits = real(images, labels)
-        seen.append((losses.detach(), logits.argmax(dim=1) == labels))
-        return losses, logits
+    def spied(images, labels, draws):
+        passed = real(images, labels, draws)
+        seen.append((passed.losses.detach(), passed.logits.argmax(dim=1) == labels))
+        return passed
 
-    part.classifier.training_losses = spied
+    part.classifier.training_pass = spied
     epoch = part.epoch()
     assert epoch.train_accuracy == pytest.approx(float(torch.cat([h for _, h in seen]).sum()) / 300)
     assert epoch.train_loss == pytest.approx(float(torch.stack([x.mean() for x, _ in seen]).mean()))
@@ -204,3 +205,198 @@ def test_weights_round_trip(sce, model_config):
 def test_weights_of_another_network_are_refused(sce, affine):
     with pytest.raises(RuntimeError):
         load_weights(affine(torch.zeros(2, 4), torch.zeros(2)), weights_of(sce))
+
+
+def spent(trainer):
+    """Each step's learning rates, by group."""
+    rates, real = [], trainer.optimizer.step
+
+    def step(*args, **kwargs):
+        rates.append([group["lr"] for group in trainer.optimizer.param_groups])
+        return real(*args, **kwargs)
+
+    trainer.optimizer.step = step
+    return rates
+
+
+def test_schedule_sets_the_rate_of_every_step(trainer):
+    part = trainer(schedule="cosine", lr=0.01)
+    rates = spent(part)
+    finish(part)
+    assert [rate for (rate,) in rates] == pytest.approx(
+        [0.01 * part.config.training.schedule.factor(step, 9) for step in range(9)]
+    )
+    assert rates[0][0] == 0.01
+    assert rates[-1][0] < 0.001
+
+
+def test_parameters_with_a_rate_of_their_own_follow_the_schedule_at_its_multiple(trainer):
+    part = trainer("lgm", schedule="cosine", lr=0.01)
+    rates = spent(part)
+    finish(part)
+    assert part.classifier.head.rates
+    assert sorted(part.rates) == [1.0, 2.0]
+    for row in rates:
+        by_rate = dict(zip(part.rates, row, strict=True))
+        assert by_rate[2.0] == pytest.approx(2 * by_rate[1.0])
+    grouped = [p for group in part.optimizer.param_groups for p in group["params"]]
+    assert {id(p) for p in grouped} == {id(p) for p in part.classifier.parameters()}
+    assert [id(p) for p in part.rates[2.0]] == [
+        id(part.classifier.head.get_parameter(name)) for name in part.classifier.head.rates
+    ]
+
+
+def test_weight_decay_is_adams(model_config, few):
+    decay, lr = 0.1, 0.01
+    small = dataclasses.replace(few, train=few.train.first(20))
+    config = model_config("sce", epochs=1, lr=lr, weight_decay=decay)
+    trainer = Trainer(config, small, CPU)
+    reference = new_classifier(config, CPU)
+    optimizer = torch.optim.Adam(reference.parameters(), lr=lr, weight_decay=decay)
+    trainer.epoch()
+    order = torch.randperm(20, generator=generator(0, "batches", 1))
+    reference.training_pass(*few.train.batch(order)).losses.mean().backward()
+    optimizer.step()
+    for found, expected in zip(
+        trainer.classifier.parameters(), reference.parameters(), strict=True
+    ):
+        assert torch.equal(found, expected)
+
+
+def test_gradient_is_clipped_to_the_norm_asked_for(trainer):
+    norms = {}
+    for limit in (None, 1e-3):
+        part, seen = trainer(epochs=1, clip_norm=limit), []
+        real = part.optimizer.step
+
+        def step(part=part, seen=seen, real=real):
+            gradients = [p.grad.flatten() for p in part.classifier.parameters()]
+            seen.append(float(torch.cat(gradients).norm()))
+            real()
+
+        part.optimizer.step = step
+        part.epoch()
+        norms[limit] = seen
+    assert min(norms[None]) > 1e-2
+    assert norms[1e-3] == pytest.approx([1e-3] * 3, rel=1e-3)
+
+
+def test_augmented_views_differ_by_epoch_and_keep_their_labels(trainer, few):
+    part = trainer(augment="crop", epochs=2)
+    seen = batches_seen(part)
+    plain = batches_seen(trainer(epochs=2))
+    for (images, labels), (originals, same) in zip(seen, plain, strict=True):
+        assert torch.equal(labels, same)
+        assert images.shape == originals.shape
+        assert not torch.equal(images, originals)
+    pixels = [torch.cat([x for x, _ in seen[i : i + 3]]).sum(dim=(1, 2, 3)) for i in (0, 3)]
+    assert not torch.allclose(*(p.sort().values for p in pixels))
+
+
+def test_models_that_differ_in_the_loss_see_the_same_augmented_views(trainer):
+    options = {"augment": "crop_flip", "epochs": 1}
+    for (one, _), (other, _) in zip(
+        batches_seen(trainer("sce", **options)), batches_seen(trainer(ISCE, **options)), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+def test_bfloat16_trains_the_backbone_in_it_and_nothing_else(trainer, few):
+    part = trainer(precision="bfloat16")
+    types = {}
+    layers = {"backbone": part.classifier.backbone[0], "head": part.classifier.head.linear}
+
+    def note(name):
+        def hook(module, inputs, output):
+            types[name, part.classifier.training] = output.dtype
+
+        return hook
+
+    for name, layer in layers.items():
+        layer.register_forward_hook(note(name))
+    part.epoch()
+    assert types == {
+        ("backbone", True): torch.bfloat16,
+        ("head", True): torch.float32,
+        ("backbone", False): torch.float32,
+        ("head", False): torch.float32,
+    }
+    assert all(p.dtype == torch.float32 for p in part.classifier.parameters())
+    other = trainer()
+    other.epoch()
+    assert part.history[0].train_loss == pytest.approx(other.history[0].train_loss, rel=0.02)
+    assert part.history[0].train_loss != other.history[0].train_loss
+
+
+@pytest.mark.parametrize("layout", [True, False])
+def test_channels_last_is_the_executions_choice(model_config, layout):
+    execution = Execution(channels_last=layout)
+    first = new_classifier(model_config(backbone="cnn8"), execution).backbone[2].weight
+    assert first.is_contiguous(memory_format=torch.channels_last) == layout
+
+
+def test_layout_changes_rounding_alone(model_config, few):
+    curves = [
+        curve(finish(Trainer(model_config(epochs=2), few, Execution(channels_last=layout))))
+        for layout in (True, False)
+    ]
+    for one, other in zip(*curves, strict=True):
+        assert one == pytest.approx(other, abs=0.01)
+
+
+EVERYTHING = {
+    "schedule": {"name": "one_cycle"},
+    "weight_decay": 1e-4,
+    "clip_norm": 1.0,
+    "augment": "crop_flip",
+    "precision": "bfloat16",
+}
+
+
+@pytest.mark.parametrize("loss", ["center", "lgm", "arcface", "mmc"])
+def test_resumed_training_equals_uninterrupted_training_whatever_the_options(
+    model_config, few, loss
+):
+    config = model_config(
+        loss,
+        epochs=3,
+        regime={"name": "adversarial", "budget": "l2_abs", "eps": 0.5, "steps": 1},
+        transform={"name": "random_resize_pad", "apply": "both"},
+        **EVERYTHING,
+    )
+    whole = finish(Trainer(config, few, CPU))
+    part, resumed = Trainer(config, few, CPU), Trainer(config, few, CPU)
+    part.epoch()
+    resumed.load(part.save())
+    finish(resumed)
+    assert weights_of(resumed.classifier) == weights_of(whole.classifier)
+    assert curve(resumed) == curve(whole)
+    assert resumed.save()["optimizer.safetensors"] == whole.save()["optimizer.safetensors"]
+
+
+def test_centers_move_by_their_own_rule_after_every_step(trainer):
+    part = trainer("center", epochs=1)
+    seen, real = [], part.classifier.head.update
+
+    def update(features, labels):
+        assert not features.requires_grad
+        seen.append(len(labels))
+        real(features, labels)
+
+    part.classifier.head.update = update
+    before = {name: value.clone() for name, value in part.classifier.named_buffers()}
+    part.epoch()
+    assert seen == [128, 128, 44]
+    moved = [
+        name
+        for name, value in part.classifier.named_buffers()
+        if not torch.equal(value, before[name])
+    ]
+    assert moved == ["head.centers"]
+
+
+def test_options_reach_the_id_and_their_absence_leaves_it(model_config):
+    plain = model_config().id
+    for key, value in EVERYTHING.items():
+        assert model_config(**{key: value}).id != plain
+    assert model_config(schedule="constant", weight_decay=0.0, clip_norm=None).id == plain

@@ -16,23 +16,24 @@ from trainables.attacks.pgd import PGD
 from trainables.config import Cell, TrialConfig
 from trainables.datasets.base import Splits
 from trainables.errors import DamagedEntry
+from trainables.execution import Execution
 from trainables.store import MANIFEST, Store
 from trainables.training import Trainer
 from trainables.trial import Trial
 
-CPU = torch.device("cpu")
+CPU = Execution()
 FOREVER = 1e9
 EPOCHS = 3
 CELLS = (
-    Cell(attack=Clean(), split="validation", n=50),
+    Cell(probe=Clean(), split="validation", n=50),
     Cell(
-        attack=PGD(budget="l2_abs", eps=1.0, steps=3, targeted=True, random_start=True),
+        probe=PGD(budget="l2_abs", eps=1.0, steps=3, targeted=True, random_start=True),
         split="test",
         n=30,
     ),
-    Cell(attack=DeepFool(steps=3), split="test", n=20, seed=1),
+    Cell(probe=DeepFool(steps=3), split="test", n=20, seed=1),
 )
-EXTRA = Cell(attack=PGD(budget="linf", eps=0.1, steps=2), split="test", n=20)
+EXTRA = Cell(probe=PGD(budget="linf", eps=0.1, steps=2), split="test", n=20)
 
 
 @pytest.fixture(autouse=True)
@@ -205,16 +206,16 @@ def test_killed_before_any_write_it_ends_with_the_same_bits(config, tmp_path, wh
 
 def test_killed_within_an_epoch_it_ends_with_the_same_bits(config, store, whole, monkeypatch):
     regime, seen = type(config.model.regime), []
-    real = regime.losses
+    real = regime.training_pass
 
-    def losses(self, classifier, images, labels):
+    def training_pass(self, classifier, images, labels, draws):
         seen.append(len(labels))
         if len(seen) == 5:
             raise KeyboardInterrupt
-        return real(self, classifier, images, labels)
+        return real(self, classifier, images, labels, draws)
 
     with monkeypatch.context() as patch:
-        patch.setattr(regime, "losses", losses)
+        patch.setattr(regime, "training_pass", training_pass)
         with pytest.raises(KeyboardInterrupt):
             live(config, store)
     live(config, store)
@@ -363,15 +364,15 @@ def test_failed_cell_keeps_the_model_and_the_cells_before(config, store, whole, 
 def one_error(config, monkeypatch):
     """Training fails at its fifth batch, in the middle of an epoch, and never again."""
     regime, seen = type(config.model.regime), []
-    real = regime.losses
+    real = regime.training_pass
 
-    def losses(self, classifier, images, labels):
+    def training_pass(self, classifier, images, labels, draws):
         seen.append(len(labels))
         if len(seen) == 5:
             raise MemoryError("just now")
-        return real(self, classifier, images, labels)
+        return real(self, classifier, images, labels, draws)
 
-    monkeypatch.setattr(regime, "losses", losses)
+    monkeypatch.setattr(regime, "training_pass", training_pass)
 
 
 @pytest.mark.usefixtures("one_error")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, final
 
@@ -14,13 +12,14 @@ from pydantic import Field
 from torch import Tensor
 
 from trainables.attacks.budgets import Norm, size
-from trainables.classifier import Classifier
+from trainables.classifier import Classifier, frozen
 from trainables.errors import BrokenInvariant
 from trainables.losses.base import Loss
 from trainables.registry import Component
-from trainables.seeding import wrong_classes
+from trainables.seeding import Draws, wrong_classes
 
 ROUNDING = 1e-5  # the share of eps by which float32 may overshoot a budget
+PASSES = 10  # over which a model that draws at random is scored (METHODS 3)
 SLACK = 1e-7  # what float32 rounds pixels of about 1 by, where eps is smaller than 0.01
 
 Eps = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -35,15 +34,13 @@ class Batch:
         images: (B, C, H, W) in [0, 1].
         labels: true classes, (B,).
         targets: classes to reach, (B,), or None where the attack has none.
-        indices: each image's place in its split's fixed order, which keys its draws, (B,).
-        seed: of the draws.
+        draws: the adversary's own random numbers for these images.
     """
 
     images: Tensor
     labels: Tensor
     targets: Tensor | None
-    indices: Tensor
-    seed: int
+    draws: Draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +49,13 @@ class AttackOutcome:
 
     Attributes:
         correct_before: passes (0 .. `passes`) that classified the clean image rightly.
-        correct_after: the same under attack; 0 where the clean image was already wrong.
+        correct_after: those of them that classify it rightly under attack too.
         l2, linf: norms of the perturbation, 0 for images that were not attacked.
         queries: forward passes spent on the image.
         targets: class aimed at, -1 without one.
-        hit: whether the target was reached.
-        passes: stochastic passes an image, 1 for a deterministic model.
+        hit: passes that reached the target.
+        passes: passes an image, 1 for a deterministic model. Before and under attack a pass
+            draws the same, so that the two differ by the perturbation alone.
     """
 
     correct_before: Tensor
@@ -139,8 +137,9 @@ class Attack(Component):
     ) -> AttackOutcome:
         """Attacks the images that the classifier gets right and judges the result.
 
-        Success is judged by running the classifier on the clipped result. The mode of the
-        classifier and its parameters' gradients are left as they were.
+        Success is judged by running the classifier on the clipped result, with draws of its
+        own that the adversary does not know. The mode of the classifier and its parameters'
+        gradients are left as they were.
 
         Args:
             classifier: the model, on the images' device.
@@ -154,33 +153,44 @@ class Attack(Component):
             BrokenInvariant: a perturbation left its budget or is not finite, a bug of the
                 attack's.
         """
+        return self.craft(classifier, images, labels, indices=indices, seed=seed)[1]
+
+    @final
+    def craft(
+        self,
+        classifier: Classifier,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        indices: Tensor | None = None,
+        seed: int = 0,
+    ) -> tuple[Tensor, AttackOutcome]:
+        """The adversarial images too, (B, C, H, W), beside what calling the attack gives."""
         if not bool(((images >= 0) & (images <= 1)).all()):  # NaN is outside too
             raise ValueError("expected images in [0, 1]")
         indices = torch.arange(len(images)) if indices is None else indices
+        draws = Draws((seed,), indices)
         adversarial, queries = images.clone(), torch.zeros(len(images), dtype=torch.long)
-        with _frozen(classifier):
-            with torch.no_grad():
-                clean = classifier(images)
-            before = clean.argmax(dim=1) == labels
+        with frozen(classifier, classifier):
+            clean = _passes(classifier, images, draws)
+            before = clean.argmax(dim=2) == labels
             targets = (
-                wrong_classes(labels, indices, clean.shape[1], seed) if self.targeted else None
+                wrong_classes(labels, indices, clean.shape[2], seed) if self.targeted else None
             )
-            alive = before.nonzero().squeeze(1)
+            alive = before.any(dim=0).nonzero().squeeze(1)
             if len(alive):
                 batch = Batch(
                     images=images[alive],
                     labels=labels[alive],
                     targets=None if targets is None else targets[alive],
-                    indices=indices[alive.cpu()],
-                    seed=seed,
+                    draws=draws.at("attack", self.name)[alive],
                 )
                 result, spent = self.perturb(classifier, batch)
                 adversarial[alive] = result.detach().clamp(0, 1)
                 queries[alive.cpu()] = spent.cpu()
                 self._check(images[alive], adversarial[alive])
-            with torch.no_grad():
-                predicted = classifier(adversarial).argmax(dim=1)
-        return _judge(images, labels, adversarial, before, predicted, targets, queries)
+            after = _passes(classifier, adversarial, draws).argmax(dim=2)
+        return adversarial, _judge(images, labels, adversarial, before, after, targets, queries)
 
     def _check(self, images: Tensor, adversarial: Tensor) -> None:
         if not bool(adversarial.isfinite().all()):
@@ -193,40 +203,32 @@ class Attack(Component):
             raise BrokenInvariant(f"{self} left its budget by {float(excess.max()):.3g}")
 
 
+@torch.no_grad()
+def _passes(classifier: Classifier, images: Tensor, draws: Draws) -> Tensor:
+    """The deployed logits of each pass, (passes, B, K)."""
+    passes = range(PASSES if classifier.stochastic else 1)
+    return torch.stack([classifier(images, draws.at("judge", number)) for number in passes])
+
+
 def _judge(
     images: Tensor,
     labels: Tensor,
     adversarial: Tensor,
     before: Tensor,
-    predicted: Tensor,
+    after: Tensor,
     targets: Tensor | None,
     queries: Tensor,
 ) -> AttackOutcome:
+    """`before`: which passes were right on the clean image; `after`: predictions; (passes, B)."""
     delta = adversarial - images
-    none = torch.full_like(labels, -1)
+    targets = torch.full_like(labels, -1) if targets is None else targets
     return AttackOutcome(
-        correct_before=before.long().cpu(),
-        correct_after=(before & (predicted == labels)).long().cpu(),
+        correct_before=before.sum(dim=0).cpu(),
+        correct_after=(before & (after == labels)).sum(dim=0).cpu(),
         l2=size(delta, "l2").flatten().cpu(),
         linf=size(delta, "linf").flatten().cpu(),
         queries=queries,
-        targets=(none if targets is None else targets).cpu(),
-        hit=(predicted == (none if targets is None else targets)).long().cpu(),
+        targets=targets.cpu(),
+        hit=(after == targets).sum(dim=0).cpu(),
+        passes=len(before),
     )
-
-
-@contextlib.contextmanager
-def _frozen(classifier: Classifier) -> Iterator[None]:
-    """Eval mode and no gradients on parameters within, everything as it was after."""
-    modes = {module: module.training for module in classifier.modules()}
-    wanted = {parameter: parameter.requires_grad for parameter in classifier.parameters()}
-    classifier.eval()
-    for parameter in wanted:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter, flag in wanted.items():
-            parameter.requires_grad_(flag)
-        for module, mode in modes.items():
-            module.training = mode

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import PlainValidator
 from torch import Tensor
 
 from trainables import registry
-from trainables.errors import UnknownName
 from trainables.registry import Component, component
+from trainables.seeding import Draws
 
 Norm = Literal["l2", "linf"]
 TINY = 1e-30  # below it a gradient counts as zero
@@ -64,19 +64,7 @@ class LInf(Budget):
         return images.new_full((len(images), 1, 1, 1), eps)
 
 
-def _read(value: Any) -> Budget:
-    """A budget from its name or `{name: …}`, as it stands in a study file."""
-    if isinstance(value, Budget):
-        return value
-    if not isinstance(value, str | dict):
-        raise ValueError(f"expected the name of a budget or {{name: …}}, found {value!r}")
-    try:
-        return cast(Budget, registry.build("budget", value))
-    except UnknownName as error:  # a ValueError is what pydantic collects
-        raise ValueError(str(error)) from None
-
-
-BudgetField = Annotated[Budget, PlainValidator(_read)]
+BudgetField = Annotated[Budget, PlainValidator(registry.reader("budget"))]
 
 
 def size(delta: Tensor, norm: Norm) -> Tensor:
@@ -103,3 +91,15 @@ def steepest(gradient: Tensor, norm: Norm) -> Tensor:
         return gradient.sign()
     scaled = gradient / size(gradient, "linf").clamp(min=TINY)
     return scaled / size(scaled, "l2").clamp(min=TINY)
+
+
+def random_point(images: Tensor, radius: Tensor, norm: Norm, draws: Draws) -> Tensor:
+    """A uniform point of the ball around each image, before any clipping."""
+    size_of_image = images[0].numel()
+    if norm == "linf":
+        noise = 2 * draws.uniform(size_of_image) - 1
+    else:
+        direction = draws.normal(size_of_image)
+        length = draws.at("length").uniform(1) ** (1 / size_of_image)
+        noise = direction / direction.norm(dim=1, keepdim=True) * length
+    return images + radius * noise.to(images).view_as(images)

@@ -54,9 +54,9 @@ class DeepFool(Attack):
         queries = torch.zeros(len(result), dtype=torch.long, device=result.device)
         active = torch.arange(len(result), device=result.device)
         ranking: Tensor | None = None
-        for _ in range(self.steps):
+        for number in range(self.steps):
             current = result[active].requires_grad_()
-            logits = classifier.raw(current)
+            logits = classifier.raw(current, batch.draws.at(number)[active])
             deployed = classifier.head.deployed(logits).detach()
             queries[active] += 1
             if ranking is None:  # at the clean image, as in the original

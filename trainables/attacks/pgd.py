@@ -10,17 +10,23 @@ from pydantic import Field
 from torch import Tensor
 
 from trainables.attacks.base import Attack, Batch, Columns, Eps, Steps
-from trainables.attacks.budgets import BudgetField, L2RootMeanSquare, Norm, project, steepest
+from trainables.attacks.budgets import (
+    BudgetField,
+    L2RootMeanSquare,
+    Norm,
+    project,
+    random_point,
+    steepest,
+)
 from trainables.attacks.surfaces import Surface, objective, on_raw
 from trainables.classifier import Classifier
 from trainables.losses.base import Loss
 from trainables.registry import component
-from trainables.seeding import per_image
 
 Stop = Literal["first_success", "last"]
 
 
-@component("pgd", revision=1)
+@component("pgd", revision=2)
 class PGD(Attack):
     """x <- clip(project(x + alpha * steepest(grad J(x)))), J being the surface.
 
@@ -80,14 +86,16 @@ class PGD(Attack):
         result = self._start(batch)
         queries = torch.zeros(len(result), dtype=torch.long, device=result.device)
         active = torch.arange(len(result), device=result.device)
-        for _ in range(self.steps):
+        for step in range(self.steps):
             current = result[active].requires_grad_()
             targets = None if batch.targets is None else batch.targets[active]
-            labels = batch.labels[active]
-            value, logits = objective(self.surface, classifier, current, labels, targets)
+            labels, draws = batch.labels[active], batch.draws.at(step)[active]
+            value, logits = objective(self.surface, classifier, current, labels, targets, draws)
             (gradient,) = torch.autograd.grad(value.sum(), current)
             queries[active] += 1
-            going = self._going(logits, labels, targets)
+            # One pass of a model that draws at random says nothing of the next: never stop there.
+            goes_on = self.stop == "last" or classifier.stochastic
+            going = _unsolved(logits, labels, targets) | goes_on
             active = active[going]
             if not len(active):
                 break
@@ -99,29 +107,17 @@ class PGD(Attack):
     def _start(self, batch: Batch) -> Tensor:
         if not self.random_start:
             return batch.images.clone()
-        radius = self.radius(batch.images)
-        shape = batch.images.shape[1:]
-
-        def draw(generator: torch.Generator) -> Tensor:
-            if self.norm == "linf":
-                return torch.rand(shape, generator=generator) * 2 - 1
-            direction = torch.randn(shape, generator=generator)
-            length = torch.rand((), generator=generator) ** (1 / direction.numel())
-            start: Tensor = direction / direction.norm() * length
-            return start
-
-        noise = per_image(draw, batch.indices, batch.seed, "pgd start").to(batch.images)
-        return (batch.images + radius * noise).clamp(0, 1)
-
-    def _going(self, logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
-        """Which images are still to be stepped, (B,) of bool."""
-        predicted = logits.detach().argmax(dim=1)
-        if self.stop == "last":
-            return torch.ones_like(predicted, dtype=torch.bool)
-        return predicted == labels if targets is None else predicted != targets
+        radius, draws = self.radius(batch.images), batch.draws.at("start")
+        return random_point(batch.images, radius, self.norm, draws).clamp(0, 1)
 
     def _step(self, images: Tensor, current: Tensor, gradient: Tensor) -> Tensor:
         radius = self.radius(images)
         alpha = 2.5 * radius / self.steps if self.alpha is None else self.alpha
         moved = current + alpha * steepest(gradient, self.norm)
         return (images + project(moved - images, radius, self.norm)).clamp(0, 1)
+
+
+def _unsolved(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
+    """Which images are still to be stepped, (B,) of bool."""
+    predicted = logits.detach().argmax(dim=1)
+    return predicted == labels if targets is None else predicted != targets

@@ -15,17 +15,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.classifier import Classifier
+from trainables.seeding import Draws
 
 Surface = Literal["ce_deployed", "ce_raw", "margin_deployed", "margin_raw"]
 SURFACES: tuple[Surface, ...] = get_args(Surface)
 
 
 def objective(
-    surface: Surface, classifier: Classifier, images: Tensor, labels: Tensor, targets: Tensor | None
+    surface: Surface,
+    classifier: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    targets: Tensor | None,
+    draws: Draws | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The value of `surface` for each image, (B,), and the deployed logits, (B, K)."""
     kind, _, logits_of = surface.partition("_")
-    raw = classifier.raw(images)
+    raw = classifier.raw(images, draws)
     deployed = classifier.head.deployed(raw)
     logits = raw if logits_of == "raw" else deployed
     return _OBJECTIVES[kind](logits, labels, targets), deployed

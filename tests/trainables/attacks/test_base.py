@@ -126,8 +126,8 @@ def test_only_survivors_are_attacked(model, mixed):
     (batch,) = attack.batches
     assert torch.equal(batch.images, images[alive])
     assert torch.equal(batch.labels, labels[alive])
-    assert torch.equal(batch.indices, 100 + alive)
-    assert batch.seed == 5
+    assert torch.equal(batch.draws.indices, 100 + alive)
+    assert batch.draws.key[0] == 5
     assert batch.targets is None
     assert outcome.correct_before.nonzero().flatten().tolist() == alive.tolist()
     assert (outcome.linf > 0).nonzero().flatten().tolist() == alive.tolist()
@@ -173,8 +173,9 @@ class Fickle(torch.nn.Module):
     """Says class 0 when first asked and class 1 ever after."""
 
     asked = 0
+    stochastic = False
 
-    def forward(self, images):
+    def forward(self, images, draws):
         self.asked += 1
         return torch.eye(2)[[min(self.asked - 1, 1)]].expand(len(images), 2)
 
