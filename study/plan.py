@@ -365,6 +365,9 @@ def describe(plan: Plan, command: str) -> dict[str, Any]:
         "axes": {name: _axes(plan.trials, name) for name in methods},
         "seeds": {name: _seeds(plan.trials, name) for name in methods},
         "cells": {name: _describe_cell(plan, name) for name in plan.columns},
+        "diagnostics": {
+            label: cell.probe.name for label, cell in plan.trials[0].diagnostics.items()
+        },
         "trials": [_describe_trial(trial) for trial in plan.trials],
         "provenance": _provenance(plan),
     }

@@ -54,6 +54,52 @@ PGD = {"eps": 0.04, "steps": 3}
         ({"choose": {"method": "sce", "split": "test"}}, "choose.split: expected 'validation'"),
         ({"resources": {"cpu": 0}}, "resources.cpu: expected"),
         ({"resources": {"gpus": 1}}, "resources.gpus: unknown key; did you mean 'gpu'?"),
+        ({"resources": {"channels_last": 1}}, "resources.channels_last: expected a valid boolean"),
+        (
+            {"data": {"name": "mnist5k", "subset": {"trian": 9}}},
+            "data.subset.trian: unknown key; did you mean 'train'? (valid: train, validation, test)",
+        ),
+        (
+            {"data": {"name": "mnist5k", "subset": {"train": 4001}}},
+            "data: subset.train: expected at most 4000, all that mnist5k has, found 4001",
+        ),
+        (
+            {"data": {"name": "mnist5k", "subset": {"test": 40}}},
+            "evaluate.test: expected at most 40, all test images of mnist5k, found 50",
+        ),
+        (
+            {"methods": {"a": {"loss": "mmc", "backbone": {"name": "lenet5", "embedding": 3}}}},
+            "methods.a: mmc needs at least K - 1 = 9 features, found 3",
+        ),
+        (
+            {
+                "methods": {
+                    "a": {"loss": "sce", "transform": {"name": "random_resize_pad", "pad": 9}}
+                }
+            },
+            "methods.a: random_resize_pad needs pad >= 30",
+        ),
+        (
+            {
+                "methods": {
+                    "a": {"loss": "sce", "regime": {"name": "adversarial", "eps": 1, "steps": 1}}
+                }
+            },
+            "methods.a.regime.budget: missing",
+        ),
+        (
+            {"training": {"schedule": "cosin"}},
+            "training.schedule: unknown schedule 'cosin'; did you mean 'cosine'?",
+        ),
+        ({"diagnostics": {"embeding": {}}}, "unknown diagnostic 'embeding'; did you mean"),
+        ({"diagnostics": {"theory": {"s": 0}}}, "diagnostics.theory.s: expected a number"),
+        ({"diagnostics": {"theory": {"name": "x"}}}, "did you mean 'diagnostic'?"),
+        (
+            {"diagnostics": {"theory": {"s": [1, 2]}}},
+            "diagnostics.theory: expected one setting, found 2",
+        ),
+        ({"plugins": ["no_such_package"]}, "plugins.0: cannot import plugin 'no_such_package'"),
+        ({"plugins": 3}, "plugins: expected a valid list, found 3"),
     ],
     ids=str,
 )

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from study import tracking
 from study.tracking import Tracker, outcome_frame
@@ -203,3 +204,33 @@ def test_outcomes_are_one_row_an_image_and_cell(tracked, store):
     frame = outcome_frame(outcomes)
     assert len(frame) == sum(cell.n for cell in trial.cells.values())
     assert {"cell", "index", "label", "target", "hit", "passes", "l2", "linf"} <= set(frame)
+
+
+def test_diagnostics_are_shown_as_numbers_and_arrays(tracked, tmp_path):
+    wanted = {"embedding": {}, "shown": {"diagnostic": "exhibits"}, "theory": {"s": 2}}
+    tracker, trial = tracked(diagnostics=wanted)
+    assert list(trial.diagnostics) == list(wanted)
+    tracker.finished(trial)
+    (run,) = runs(tracker)
+    numbers = {key for key in run.data.metrics if key.startswith(names.DIAGNOSTIC)}
+    assert numbers >= {
+        *("diagnostic/embedding/fisher", "diagnostic/embedding/nearest_mean"),
+        *("diagnostic/shown/accuracy", "diagnostic/theory/broken", "diagnostic/theory/holds"),
+    }
+    assert run.data.metrics["diagnostic/shown/accuracy"] == run.data.metrics[names.ROBUST]
+    folder = tmp_path / "artifacts" / "small" / run.info.run_id / "artifacts" / "diagnostics"
+    arrays = {
+        label: safetensors.numpy.load_file(folder / f"{label}.safetensors") for label in wanted
+    }
+    assert arrays["embedding"]["features"].shape == (20, 84)
+    assert arrays["shown"]["clean"].shape == (20, 1, 28, 28)
+    assert len(arrays["theory"]["z"]) == run.data.metrics["diagnostic/theory/broken"]
+
+
+def test_an_added_diagnostic_writes_the_run_anew(tracked):
+    tracker, trial = tracked()
+    tracker.finished(trial)
+    assert not tracker.stale(trial)
+    other, same = tracked(diagnostics={"embedding": {}})
+    assert same.id == trial.id
+    assert other.stale(same)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import ClassVar
 
 import pytest
@@ -8,7 +9,7 @@ from pydantic import ValidationError
 
 from trainables import registry
 from trainables.config import content_id
-from trainables.errors import UnknownName
+from trainables.errors import BadPlugin, UnknownName
 from trainables.losses.isce import ISCE
 from trainables.registry import Component, component
 
@@ -133,3 +134,92 @@ def test_unhashed_counts_the_old_value_not_the_default(scratch):
 
 def test_spec_holds_unhashed_fields_too(scratch):
     assert toy(a=1.0, b=0.0, unhashed={"b": 0.0})().spec() == {"name": "plain", "a": 1.0, "b": 0.0}
+
+
+PLUGIN = '''
+from typing import ClassVar
+from trainables.losses.sce import SCE
+from trainables.registry import component
+
+@component("{name}", revision=1)
+class Own(SCE):
+    """A loss of one's own."""
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch, scratch):
+    """Writes a package with one loss and makes it importable; gives its name."""
+    monkeypatch.setattr(registry, "_sources", {})
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(package="own_losses", name="own", extra=""):
+        folder = tmp_path / package
+        folder.mkdir(exist_ok=True)
+        (folder / "__init__.py").write_text(PLUGIN.format(name=name))
+        (folder / "helper.py").write_text(f"# {extra}\n")
+        for module in [key for key in sys.modules if key.partition(".")[0] == package]:
+            del sys.modules[module]
+        importlib.invalidate_caches()
+        return package
+
+    return write
+
+
+def test_plugin_registers_its_components(plugin):
+    registry.load_plugin(plugin())
+    assert "own" in registry.names("loss")
+    assert registry.build("loss", "own").name == "own"
+
+
+def test_any_change_of_a_plugins_source_changes_its_components_ids_alone(plugin):
+    sce = content_id(registry.build("loss", "sce").identity())
+    ids = []
+    for extra in ("", "", "another comment"):
+        registry.load_plugin(plugin(extra=extra))
+        ids.append(content_id(registry.build("loss", "own").identity()))
+    assert ids[0] == ids[1] != ids[2]
+    assert content_id(registry.build("loss", "sce").identity()) == sce
+
+
+def test_plugin_may_be_one_file(plugin, tmp_path):
+    (tmp_path / "single_loss.py").write_text(PLUGIN.format(name="single"))
+    registry.load_plugin("single_loss")
+    assert " " in str(registry.build("loss", "single").identity()["revision"])
+
+
+@pytest.mark.parametrize("code", [None, "import nothing_like_it", "raise OSError('no')", "1 +"])
+def test_plugin_that_cannot_be_imported_is_told(plugin, tmp_path, code):
+    if code is not None:
+        (tmp_path / "broken_plugin.py").write_text(code)
+    with pytest.raises(BadPlugin, match=r"cannot import plugin 'broken_plugin' .*PYTHONPATH"):
+        registry.load_plugin("broken_plugin")
+
+
+def test_plugin_may_not_take_a_name_of_ours(plugin):
+    with pytest.raises(BadPlugin, match="two components of kind 'loss' are named 'sce'"):
+        registry.load_plugin(plugin("rival_losses", name="sce"))
+
+
+def test_reader_takes_a_component_its_name_or_its_specification():
+    read = registry.reader("loss")
+    assert read("isce") == read({"name": "isce"}) == read(ISCE()) == ISCE()
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (3, "expected the name of a loss or {name: …}, found 3"),
+        ("isse", "unknown loss 'isse'"),
+        ({"name": "isce", "s": 0, "m": -1}, "s: .*; m: "),
+    ],
+)
+def test_reader_tells_what_is_wrong_as_a_plain_value_error(value, told):
+    with pytest.raises(ValueError, match=told) as error:
+        registry.reader("loss")(value)
+    assert type(error.value) is ValueError
+
+
+def test_reader_takes_no_component_of_another_kind():
+    with pytest.raises(ValueError, match="expected the name of a budget"):
+        registry.reader("budget")(ISCE())

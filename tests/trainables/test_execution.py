@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainables.execution import Execution, default_data, prepare
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+def test_prepares_this_process_as_it_is_told(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    execution = prepare(threads=1, gpu=0.0, channels_last=False, data="~/somewhere")
+    assert torch.get_num_threads() == 1
+    assert torch.backends.cudnn.deterministic
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert execution == Execution(channels_last=False, data=Path.home() / "somewhere")
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(("gpu", "there"), [(0.5, True), (0.5, False), (0.0, True)])
+def test_a_gpu_is_used_where_a_share_is_asked_for_and_there_is_one(monkeypatch, gpu, there):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    device = prepare(threads=1, gpu=gpu, channels_last=True, data="x").device
+    assert device.type == ("cuda" if gpu and there else "cpu")
+
+
+def test_record_tells_what_a_result_may_depend_on():
+    record = Execution().record()
+    assert record["device"].startswith("cpu ")
+    assert record["torch"] == torch.__version__
+    assert record["channels_last"] is True
+    assert set(record) == {"device", "threads", "channels_last", "torch", "cuda", "python", "host"}
+
+
+def test_data_are_kept_in_the_users_cache(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere/cache")
+    assert default_data() == Path("/somewhere/cache/robust-loss-study/data")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_data() == Path.home() / ".cache/robust-loss-study/data"
