@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -42,10 +43,11 @@ def test_links_lead_somewhere(document):
         assert (ROOT / link).exists(), link
 
 
-@pytest.mark.timeout(2400)  # the whole quickstart: 34 models
+@pytest.mark.timeout(3000)  # the whole quickstart, 34 models, and all methods, 26
 def test_the_commands_run_as_written(tmp_path):
-    text = re.search(r"```yaml\n(# my-study.yaml\n.*?)```", README, re.DOTALL).group(1)
-    (tmp_path / "my-study.yaml").write_text(text)
+    for name, text in re.findall(r"```yaml\n# (\S+\.yaml)\n(.*?)```", README, re.DOTALL):
+        (tmp_path / name).write_text(text)
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     assert len(COMMANDS) >= 10
     for command in COMMANDS[2:]:
@@ -53,13 +55,15 @@ def test_the_commands_run_as_written(tmp_path):
             serves_on_loopback(command, tmp_path, path)
             continue
         done = subprocess.run(
-            command.split(), cwd=tmp_path, env={**os.environ, "PATH": path},
+            ["bash", "-c", command], cwd=tmp_path, env={**os.environ, "PATH": path},
             capture_output=True, text=True, timeout=1200,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
     reports = tmp_path / "results" / "reports"
     assert (reports / "quickstart" / "index.html").exists()
     assert (reports / "my-study" / "figure3.png").exists()
+    assert (reports / "crosses" / "index.html").exists()
+    assert (reports / "methods" / "table.md").read_text().count("\n|") > 13
     assert quickstart_clean_accuracy(reports / "quickstart") > 94
 
 
