@@ -1,36 +1,74 @@
-"""What a data set is: images in [0, 1], held whole in memory, cut into three fixed splits."""
+"""What a data set is: images held whole in memory, cut into three fixed splits."""
 
 from __future__ import annotations
 
 import functools
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as validated
 from torch import Tensor
 
-from trainables.registry import Component
+from trainables.execution import Execution
+from trainables.registry import STRICT, Component
 from trainables.seeding import generator
 
+ROOM = 0.5  # share of a GPU's free memory that a data set may take
 
-@dataclass(frozen=True)
+
 class Split:
-    """Images (N, C, H, W) float32 in [0, 1] and labels (N,) int64, in one fixed order."""
+    """Images and labels in one fixed order.
 
-    images: Tensor
-    labels: Tensor
+    Args:
+        pixels: (N, C, H, W), uint8 of 0-255 or floats in [0, 1]. Bytes take a quarter of the
+            room; they become floats batch by batch.
+        labels: (N,) int64.
+        device: where batches are wanted; the whole set may lie elsewhere.
+    """
+
+    def __init__(self, pixels: Tensor, labels: Tensor, device: torch.device | None = None) -> None:
+        self.pixels = pixels
+        self.labels = labels
+        self.device = device or pixels.device
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def first(self, n: int) -> Split:
-        """The first n images: a larger n extends a smaller one."""
-        return Split(self.images[:n], self.labels[:n])
+    @property
+    def images(self) -> Tensor:
+        """All images as floats in [0, 1], (N, C, H, W)."""
+        return _as_floats(self.pixels.to(self.device))
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Images as floats in [0, 1], and labels, at `index` (B,), on `device`."""
+        index = index.to(self.pixels.device)
+        pixels, labels = self.pixels[index], self.labels[index]
+        return _as_floats(pixels.to(self.device)), labels.to(self.device)
+
+    def take(self, index: Tensor) -> Split:
+        """The split of the images at `index`, in that order."""
+        return Split(self.pixels[index], self.labels[index], self.device)
+
+    def first(self, n: int | None) -> Split:
+        """The first n images, all for None: a larger n extends a smaller one."""
+        return Split(self.pixels[:n], self.labels[:n], self.device)
 
     def to(self, device: torch.device) -> Split:
-        """The same split on another device."""
-        return Split(self.images.to(device), self.labels.to(device))
+        """The same split for batches on another device, held there if there is room."""
+        if device.type == "cuda":
+            room = ROOM * torch.cuda.mem_get_info(device)[0]
+            if self.pixels.nbytes > room:
+                return Split(self.pixels, self.labels, device)
+        return Split(self.pixels.to(device), self.labels.to(device), device)
+
+
+def _as_floats(pixels: Tensor) -> Tensor:
+    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
 
 
 @dataclass(frozen=True)
@@ -41,33 +79,101 @@ class Splits:
     validation: Split
     test: Split
 
+    def to(self, device: torch.device) -> Splits:
+        """The same for batches on another device."""
+        return Splits(
+            train=self.train.to(device),
+            validation=self.validation.to(device),
+            test=self.test.to(device),
+        )
 
+
+Count = Annotated[int, Field(ge=1, strict=True)] | None
+
+
+# Not STRICT, which would refuse the mapping that a study file gives.
+@validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Subset:
+    """How many images of each split are used; all by default.
+
+    Each is a prefix of its split's fixed stratified order (seed 0), so that a larger subset
+    extends a smaller one and the classes keep their proportions.
+    """
+
+    train: Count = None
+    validation: Count = None
+    test: Count = None
+
+
+@validated(frozen=True, kw_only=True, config=STRICT)
 class Dataset(Component):
     """A data set: its shape, its normalisation and how to read it.
 
     Attributes:
+        subset: how many images of each split are used.
         shape: (channels, height, width) of an image.
         classes: number of classes K.
         mean, std: what the network normalises its inputs by, one value a channel.
-        checksum: the published SHA-256 of its content, part of every model's id.
-        sizes: number of images of each split.
+        checksum: SHA-256 of the content, or of its files' published checksums; part of every
+            model's id.
+        full: number of images of each split, the validation images being cut from the
+            published training images.
     """
 
     kind: ClassVar[str] = "dataset"
+    unhashed: ClassVar[Mapping[str, Any]] = {"subset": Subset()}
     shape: ClassVar[tuple[int, int, int]]
     classes: ClassVar[int]
     mean: ClassVar[tuple[float, ...]]
     std: ClassVar[tuple[float, ...]]
     checksum: ClassVar[str]
-    sizes: ClassVar[dict[str, int]]
+    full: ClassVar[dict[str, int]]
+
+    subset: Subset = Subset()
+
+    def __post_init__(self) -> None:
+        """Refuses a subset that is larger than its split."""
+        for name, size in self.full.items():
+            wanted = getattr(self.subset, name)
+            if wanted is not None and wanted > size:
+                raise ValueError(
+                    f"subset.{name}: expected at most {size}, all that {self.name} has, "
+                    f"found {wanted}"
+                )
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of images of each split, as used."""
+        return {name: getattr(self.subset, name) or size for name, size in self.full.items()}
 
     @abstractmethod
-    def load(self) -> Splits:
-        """Reads the data, checked against `checksum`.
+    def read(self, folder: Path) -> Splits:
+        """Reads all of the data, checked against what was published.
+
+        Args:
+            folder: of the downloaded data sets.
 
         Raises:
+            MissingData: it is not there and cannot be downloaded.
             DamagedData: the content is not the published one.
         """
+
+    def fetch(self, folder: Path) -> None:
+        """Brings the data into `folder`, checked; nothing to do for one that is embedded.
+
+        Raises:
+            MissingData: it is not there and cannot be downloaded.
+            DamagedData: the content is not the published one.
+        """
+
+    def load(self, folder: Path) -> Splits:
+        """The splits, cut to the subset; raises as `read` does."""
+        whole = self.read(folder)
+        return Splits(
+            train=whole.train.first(self.subset.train),
+            validation=whole.validation.first(self.subset.validation),
+            test=whole.test.first(self.subset.test),
+        )
 
     def identity(self) -> dict[str, Any]:
         """The component's identity and the checksum of its content."""
@@ -96,11 +202,6 @@ def stratified_order(labels: Tensor, seed: int = 0) -> Tensor:
 
 
 @functools.lru_cache(maxsize=4)
-def load_splits(dataset: Dataset, device: torch.device) -> Splits:
-    """The data set on `device`, read once a process: reused workers find it in memory."""
-    splits = dataset.load()
-    return Splits(
-        train=splits.train.to(device),
-        validation=splits.validation.to(device),
-        test=splits.test.to(device),
-    )
+def load_splits(dataset: Dataset, execution: Execution) -> Splits:
+    """The data set where trials want it, read once a process: reused workers find it there."""
+    return dataset.load(execution.data).to(execution.device)

