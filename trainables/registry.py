@@ -224,6 +224,8 @@ def load_plugin(module: str) -> None:
     """
     _load()
     top = module.partition(".")[0]
+    if top == __name__.partition(".")[0]:
+        raise BadPlugin(f"plugin {module!r} is a part of this package, which is loaded anyway")
     try:
         importlib.import_module(module)
         _sources[top] = _digest(sys.modules[top])

@@ -94,7 +94,7 @@ class Trainer:
             raise NonFiniteLoss(
                 f"non-finite loss {float(losses[step])} at epoch {number}, step {step + 1}"
             )
-        if not all(bool(value.isfinite().all()) for value in self.classifier.parameters()):
+        if not all(bool(value.isfinite().all()) for value in self.classifier.state_dict().values()):
             raise NonFiniteLoss(f"weights are not finite after epoch {number}'s last step")
         record = Epoch(
             epoch=number,

@@ -57,7 +57,7 @@ PGD = {"eps": 0.04, "steps": 3}
         ({"resources": {"channels_last": 1}}, "resources.channels_last: expected a valid boolean"),
         (
             {"data": {"name": "mnist5k", "subset": {"trian": 9}}},
-            "data.subset.trian: unknown key; did you mean 'train'? (valid: train, validation, test)",
+            "data.subset.trian: unknown key; did you mean 'train'? (valid: train, validation,",
         ),
         (
             {"data": {"name": "mnist5k", "subset": {"train": 4001}}},

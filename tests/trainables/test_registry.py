@@ -201,6 +201,13 @@ def test_plugin_may_not_take_a_name_of_ours(plugin):
         registry.load_plugin(plugin("rival_losses", name="sce"))
 
 
+def test_a_part_of_ours_is_no_plugin():
+    before = content_id(registry.build("loss", "sce").identity())
+    with pytest.raises(BadPlugin, match="is a part of this package"):
+        registry.load_plugin("trainables.losses.sce")
+    assert content_id(registry.build("loss", "sce").identity()) == before
+
+
 def test_reader_takes_a_component_its_name_or_its_specification():
     read = registry.reader("loss")
     assert read("isce") == read({"name": "isce"}) == read(ISCE()) == ISCE()
