@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from study.files import StudyFile
 from study.settle import explain, settle, settle_labelled, settle_training
-from study.spec import Study
+from study.spec import Evaluate, Study
 from trainables import registry
 from trainables.attacks.base import Attack
 from trainables.datasets.base import Dataset
@@ -44,7 +44,7 @@ def _outline(data: dict[str, Any]) -> tuple[Study | None, list[Mistake]]:
     try:
         return Study.model_validate(data), []
     except ValidationError as error:
-        return None, [explain(item, Study) for item in error.errors()]
+        return None, [told for item in error.errors() for told in explain(item, Study)]
 
 
 def _choose_methods(data: dict[str, Any]) -> dict[str, Any]:
@@ -114,7 +114,8 @@ def _size_mistakes(data: Mapping[str, Any]) -> Iterator[Mistake]:
     holders = [data, *(method for _, method in _mappings(data.get("methods")))]
     nodes = [holder["data"] for holder in holders if holder.get("data") is not None]
     datasets = [cast(Dataset, point.value) for node in nodes for point in _quietly(node)]
-    for split, n in _mapping(data.get("evaluate")).items():
+    sizes = {**Evaluate().model_dump(), **_mapping(data.get("evaluate"))}
+    for split, n in sizes.items():
         for dataset in datasets:
             size = dataset.sizes.get(split)
             if size is not None and type(n) is int and n > size:

@@ -57,11 +57,14 @@ def run_study(
     """
     site = Site(store, data, plan.study.resources, tuple(plan.study.plugins))
     with StudyLock(store, plan.name) as lock:
+        _fetch(
+            [trial for trial in plan.trials if not is_complete(trial, store)],
+            Path(data).expanduser(),
+        )
         tracker = Tracker(tracking_uri, plan, store, artifacts, command)
         watcher = _Watcher(plan, store, tracker, display, lock)
         try:
             left = watcher.left()
-            _fetch(left, Path(data).expanduser())
             for _ in range(ROUNDS):
                 if not left:
                     break
@@ -78,7 +81,8 @@ def run_study(
 
 def _fetch(trials: Sequence[PlannedTrial], folder: Path) -> None:
     """Brings the data that trials need to this machine, or says why not, before any starts."""
-    for dataset in dict.fromkeys(trial.model.dataset for trial in trials):
+    datasets = [trial.model.dataset for trial in trials]
+    for dataset in {type(dataset): dataset for dataset in datasets}.values():
         dataset.fetch(folder)
 
 
@@ -148,6 +152,8 @@ class _Watcher:
             return
         if report.failed:
             self._fail(trial, report.failed)
+        elif not is_complete(trial, self.store):
+            self.lost(trial.id, "its worker's results bear other ids: is its code another version?")
         else:
             self._track(trial)
 

@@ -109,6 +109,7 @@ class _Callback(tune.Callback):
 def _job(trial: PlannedTrial, site: Site) -> dict[str, Any]:
     return {
         "trial_id": trial.id,
+        "ids": [trial.id, *(cell.id(trial.id) for cell in trial.job().cells)],
         "trial": trial.job().dump(),
         "storage": site.store.url,
         "execution": site.execution,

@@ -310,7 +310,10 @@ def _diagnostics_of(
 ) -> dict[str, Cell]:
     if not diagnostics:
         return {}
-    headline = next(cell.attack for cell in cells if cell.headline)
+    leading = [cell for cell in cells if cell.headline]
+    # Cross entropy may be blind (MMC's is); a margin never is.
+    sharp = [cell for cell in leading if "margin" in cell.name]
+    headline = (sharp or leading)[0].attack
     return {
         label: Cell(
             probe=diagnostic.filled(parts["loss"], headline), split="test", n=study.evaluate.test
@@ -327,7 +330,9 @@ def _twins(trials: Iterable[PlannedTrial]) -> Iterator[Mistake]:
         if arms.setdefault((trial.label, trial.place), arm) != arm:
             what = f"two configurations would both be called {trial.label!r} on {trial.place}"
             where = f"methods.{trial.methods[0]}"
-            yield Mistake(where, f"{what}: make them two methods, or one with an axis")
+            yield Mistake(
+                where, f"{what}: make them two methods, or the parameter that differs an axis"
+            )
 
 
 def _merge(trials: Iterable[PlannedTrial]) -> Iterator[PlannedTrial]:

@@ -42,7 +42,7 @@ def settle_training(node: dict[str, Any], where: str, mistakes: list[Mistake]) -
         try:
             points.append(Point(Training(**point.value), point.axes))
         except ValidationError as error:
-            mistakes += [explain(item, Training, where) for item in error.errors()]
+            mistakes += [told for item in error.errors() for told in explain(item, Training, where)]
     return points
 
 
@@ -70,12 +70,12 @@ def _component(kind: str, value: Any, where: str, mistakes: list[Mistake]) -> Co
     except ValidationError as error:
         name = value if isinstance(value, str) else value["name"]
         cls = registry.find(kind, name)
-        mistakes += [explain(item, cls, where) for item in error.errors()]
+        mistakes += [told for item in error.errors() for told in explain(item, cls, where)]
     return None
 
 
-def explain(error: Any, cls: type, where: str = "") -> Mistake:
-    """One of pydantic's errors in our words.
+def explain(error: Any, cls: type, where: str = "") -> list[Mistake]:
+    """One of pydantic's errors in our words; several where a nested component is at fault.
 
     Args:
         error: as pydantic lists it.
@@ -84,6 +84,9 @@ def explain(error: Any, cls: type, where: str = "") -> Mistake:
     """
     key = ".".join([*filter(None, [where]), *map(str, error["loc"])])
     kind, found = error["type"], error["input"]
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, registry.Misfit):
+        return [told for item in cause.errors for told in explain(item, cause.cls, key)]
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         what = unknown_key(str(error["loc"][-1]), _keys_at(cls, error["loc"]))
     elif kind.startswith("missing"):
@@ -96,11 +99,11 @@ def explain(error: Any, cls: type, where: str = "") -> Mistake:
         what = str(error["ctx"]["error"])
     else:
         expected = re.sub("^Input should (be|have) ", "", error["msg"])
-        expected = expected.replace("a valid dictionary", "a mapping of keys")
-        expected = re.sub(" or instance of .*$", "", expected)
+        expected = re.sub("a (valid )?dictionary", "a mapping of keys", expected)
+        expected = re.sub(" or (an )?instance of .*$", "", expected)
         expected = re.sub("^(greater|less) than", r"a number \1 than", expected)
         what = f"expected {expected}, found {found!r}"
-    return Mistake(key, what)
+    return [Mistake(key, what)]
 
 
 def _keys_at(cls: Any, loc: tuple[int | str, ...]) -> list[str]:

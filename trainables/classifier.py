@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -21,7 +23,7 @@ class TrainingPass(NamedTuple):
 
     Attributes:
         losses: the label-dependent training loss of each sample, (B,).
-        logits: deployed logits, (B, K).
+        logits: deployed logits, (B, K), without a gradient.
         features: penultimate features, (B, D).
     """
 
@@ -91,7 +93,8 @@ class Classifier(nn.Module):
     ) -> TrainingPass:
         """Training losses, deployed logits and features of a batch."""
         features = self.features(images, draws)
-        logits = self.head.deployed(self.head(features))
+        with torch.no_grad():
+            logits = self.head.deployed(self.head(features))
         return TrainingPass(self.head.loss(features, labels), logits, features)
 
 
@@ -116,7 +119,27 @@ def refusal(
     *, dataset: Dataset, backbone: Backbone, loss: Loss, transform: Transform
 ) -> str | None:
     """Why these parts cannot make a model; None if they can."""
-    return transform.refuses(dataset.shape) or loss.refuses(backbone.width, dataset.classes)
+    return (
+        transform.refuses(dataset.shape)
+        or _misfit(backbone, transform, dataset.shape)
+        or loss.refuses(backbone.width, dataset.classes)
+    )
+
+
+@functools.cache
+def _misfit(backbone: Backbone, transform: Transform, shape: tuple[int, int, int]) -> str | None:
+    """Tries one image: whatever a backbone, or a user's own, asks of a size shows here."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # layers of no size, which fail below
+        try:
+            network, transformation = backbone.build(shape).eval(), transform.build()
+            for training in (True, False):
+                transformation.train(training)
+                network(transformation(torch.zeros(1, *shape), Draws((0,), torch.zeros(1))))
+        except (RuntimeError, ValueError) as error:
+            size = " x ".join(map(str, shape))
+            return f"{backbone.name} cannot take images of {size} ({transform.name}): {error}"
+    return None
 
 
 def build_classifier(

@@ -42,8 +42,10 @@ class InvalidStudy(StudyError, ValueError):
 class UnknownName(StudyError, LookupError):
     """A name that nothing is registered under; lists what there is and suggests the nearest."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        super().__init__(unknown_name(kind, name, known))
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str], broken: Iterable[str] = ()
+    ) -> None:
+        super().__init__("; ".join([unknown_name(kind, name, known), *broken]))
 
 
 class BadPlugin(StudyError, ImportError):

@@ -12,13 +12,9 @@ from torch import Tensor
 from trainables.attacks.base import Attack, AttackOutcome
 from trainables.classifier import Classifier, frozen
 from trainables.config import Cell
-from trainables.datasets.base import Split, Splits
+from trainables.datasets.base import BATCH, Split, Splits
 from trainables.diagnostics.base import Findings
 from trainables.seeding import Draws
-
-# Images at a time. No result depends on it but for float32's rounding: DeepFool's `per_step`
-# rule, which leaves images ON the boundary, is decided by that.
-BATCH = 256
 
 
 @torch.no_grad()
@@ -27,8 +23,7 @@ def accuracy(classifier: Classifier, split: Split, batch: int = BATCH) -> float:
     training = classifier.training
     classifier.eval()
     correct = 0
-    for index in torch.arange(len(split)).split(batch):
-        images, labels = split.batch(index)
+    for images, labels, index in split.batches(batch):
         logits = classifier(images, Draws((0, "accuracy"), index))
         correct += int((logits.argmax(dim=1) == labels).sum())
     classifier.train(training)
@@ -62,8 +57,8 @@ def attacked(
 ) -> AttackOutcome:
     """The outcome of an attack on all images of a split, `batch` at a time."""
     parts = [
-        attack(classifier, *split.batch(index), indices=index, seed=seed)
-        for index in torch.arange(len(split)).split(batch)
+        attack(classifier, images, labels, indices=index, seed=seed)
+        for images, labels, index in split.batches(batch)
     ]
     columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in COLUMNS}
     return AttackOutcome(**columns, passes=parts[0].passes)

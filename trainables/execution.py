@@ -14,9 +14,9 @@ CPU = torch.device("cpu")
 
 
 def default_data() -> Path:
-    """Where data sets are kept unless the user says otherwise: one place for all studies."""
+    """Where data sets are kept unless the user says otherwise; `~` is expanded where it is used."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "robust-loss-study" / "data"
+    return Path(cache) / "robust-loss-study" / "data"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ by any change of code that can alter a number, so that no stale result survives 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -15,7 +16,6 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar, TypeVar, cast, dataclass_transform
 
 from pydantic import ConfigDict, Field, ValidationError
@@ -55,7 +55,7 @@ class Component:
 
     def identity(self) -> dict[str, Any]:
         """What goes into an id: kind, name, revision and the parameters that count."""
-        source = _sources.get(type(self).__module__.partition(".")[0])
+        source = _source(type(self).__module__)
         return {
             "component": f"{self.kind}/{self.name}",
             "revision": self.revision if source is None else f"{self.revision} {source}",
@@ -139,7 +139,7 @@ def find(kind: str, name: str) -> type[Component]:
     try:
         return _components[kind][name]
     except (KeyError, TypeError):
-        raise UnknownName(kind, name, names(kind)) from None
+        raise UnknownName(kind, name, names(kind), _broken) from None
 
 
 def build(kind: str, spec: str | Mapping[str, Any]) -> Component:
@@ -159,10 +159,21 @@ def every(kind: str) -> Iterator[type[Component]]:
     return (find(kind, name) for name in names(kind))
 
 
+class Misfit(ValueError):
+    """Parameters that a nested component cannot have: its class, and pydantic's account."""
+
+    def __init__(self, cls: type[Component], error: ValidationError) -> None:
+        self.cls = cls
+        self.errors = error.errors()
+        wrong = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in self.errors)
+        super().__init__("; ".join(wrong))
+
+
 def reader(kind: str) -> Callable[[Any], Any]:
     """Reads a component that is another's parameter: itself, its name, or `{name: …}`.
 
-    What it raises is a ValueError, which pydantic collects.
+    What it raises is a ValueError, which pydantic collects; what is wrong with its parameters
+    is a `Misfit`.
     """
 
     def read(value: Any) -> Any:
@@ -173,8 +184,8 @@ def reader(kind: str) -> Callable[[Any], Any]:
         try:
             return build(kind, value)
         except ValidationError as error:
-            wrong = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise ValueError("; ".join(wrong)) from None
+            name = value if isinstance(value, str) else value["name"]
+            raise Misfit(find(kind, name), error) from None
         except UnknownName as error:
             raise ValueError(str(error)) from None
 
@@ -193,7 +204,7 @@ _PACKAGES = (
 )
 ENTRY_POINTS = "robust_loss_study.plugins"
 _loaded = False
-_sources: dict[str, str] = {}  # digest of each plugin's source by its top-level package
+_broken: list[str] = []  # why installed plugins could not be loaded
 
 
 def _load() -> None:
@@ -207,7 +218,10 @@ def _load() -> None:
             importlib.import_module(module.name)
     _loaded = True
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        load_plugin(point.value)
+        try:
+            load_plugin(point.module)
+        except BadPlugin as error:  # told where a name is missed: others need not care
+            _broken.append(f"{error} (an entry point of {point.dist and point.dist.name})")
 
 
 def load_plugin(module: str) -> None:
@@ -223,12 +237,11 @@ def load_plugin(module: str) -> None:
         BadPlugin: it cannot be imported, or one of its components cannot be registered.
     """
     _load()
-    top = module.partition(".")[0]
-    if top == __name__.partition(".")[0]:
+    if module.partition(".")[0] == _OURS:
         raise BadPlugin(f"plugin {module!r} is a part of this package, which is loaded anyway")
     try:
         importlib.import_module(module)
-        _sources[top] = _digest(sys.modules[top])
+        _source(module)
     except Exception as error:
         raise BadPlugin(
             f"cannot import plugin {module!r} ({type(error).__name__}: {error}); expected a "
@@ -236,12 +249,23 @@ def load_plugin(module: str) -> None:
         ) from error
 
 
-def _digest(package: ModuleType) -> str:
-    """16 hex digits of the SHA-256 of a module's or package's Python source."""
-    file = Path(package.__file__ or "")
-    files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+_OURS = __name__.partition(".")[0]
+
+
+def _source(module: str) -> str | None:
+    """The digest of the source of a plugin's top-level package; None for our own."""
+    top = module.partition(".")[0]
+    return None if top == _OURS else _digest(top)
+
+
+@functools.cache  # what was imported stays in memory: a file that changes later counts later
+def _digest(top: str) -> str:
+    """16 hex digits of the SHA-256 of an imported module's or package's Python source."""
+    package = sys.modules[top]
+    folders = [Path(folder) for folder in getattr(package, "__path__", ())]
+    files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
     digest = hashlib.sha256()
-    for path in files:
-        name = path.relative_to(file.parent).as_posix()
-        digest.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
+    for path in files or [Path(str(package.__file__))]:
+        name = path.relative_to(folders[0]) if len(folders) == 1 else Path(path.name)
+        digest.update(f"{name.as_posix()}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

@@ -21,8 +21,9 @@ from trainables.trial import Trial
 class StudyTrainable(tune.Trainable):
     """Advances one `Trial` a slice at a time; Tune's own checkpoints are not used.
 
-    Its configuration is `{job: {trial_id, trial: TrialConfig as JSON, storage: the store's
-    address, execution: what `prepare` takes, plugins: packages to import first}}`.
+    Its configuration is `{job: {trial_id, ids: of the model and its cells, trial: TrialConfig
+    as JSON, storage: the store's address, execution: what `prepare` takes, plugins: packages
+    to import first}}`.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -36,10 +37,11 @@ class StudyTrainable(tune.Trainable):
             load_plugin(plugin)
         execution = prepare(**job["execution"])
         trial = TrialConfig.parse(job["trial"])
-        if trial.model.id != job["trial_id"]:
+        ids = [trial.model.id, *(cell.id(trial.model.id) for cell in trial.cells)]
+        if ids != job["ids"]:
             raise BadPlugin(
-                f"trial {job['trial_id']} is {trial.model.id} to this worker: its code, or a "
-                "plugin's, is another than the driver's"
+                f"trial {job['trial_id']} has other ids to this worker: its code, or a plugin's, "
+                "is not the driver's"
             )
         self.life = Trial(trial, Store(job["storage"]), execution)
         return True

@@ -177,6 +177,8 @@ class Trainer:
 def _rates(classifier: Classifier) -> dict[float, list[nn.Parameter]]:
     """The parameters by the multiple of the learning rate that they are trained at."""
     wanted = {f"head.{name}": rate for name, rate in classifier.head.rates.items()}
+    if unknown := wanted.keys() - dict(classifier.named_parameters()).keys():
+        raise ValueError(f"rates of parameters that there are not: {', '.join(sorted(unknown))}")
     rates: dict[float, list[nn.Parameter]] = {}
     for name, parameter in classifier.named_parameters():
         rates.setdefault(wanted.get(name, 1.0), []).append(parameter)

@@ -46,11 +46,15 @@ def test_an_installed_package_is_found_by_its_entry_point(folder, tmp_path):
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: robust-extras\nVersion: 0.1.0\n")
     (info / "entry_points.txt").write_text(
-        "[robust_loss_study.plugins]\nrobust_extras = robust_extras\n"
+        "[robust_loss_study.plugins]\nextras = robust_extras:focal\nbroken = no_such_module\n"
     )
     changed = ("--set", "methods.sce.loss={name: focal, gamma: 1}", "--set", "training.epochs=1")
     output = folder.study("plan", "tiny.yaml", *changed, PYTHONPATH=str(site))
-    assert "tiny: 5 models" in output
+    assert "tiny: 5 models" in output  # the broken one is in nobody's way
+    wrong = ("--set", "methods.sce.loss=vocal")
+    output = folder.study("plan", "tiny.yaml", *wrong, expect=2, PYTHONPATH=str(site))
+    assert "did you mean 'focal'?" in output
+    assert "cannot import plugin 'no_such_module'" in output
     output = folder.study("plan", "tiny.yaml", *changed, expect=2)
     assert "unknown loss 'focal'" in output
 

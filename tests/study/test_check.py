@@ -68,6 +68,19 @@ PGD = {"eps": 0.04, "steps": 3}
             "evaluate.test: expected at most 40, all test images of mnist5k, found 50",
         ),
         (
+            {"data": {"name": "mnist5k", "subset": {"validation": 40}}, "evaluate": {"test": 5}},
+            "evaluate.validation: expected at most 40, all validation images of mnist5k, found 200",
+        ),
+        ({"data": {"name": "mnist5k", "subset": 5}}, "data.subset: expected a mapping of keys"),
+        (
+            {"training": {"schedule": {"name": "cosine", "flor": 0}}},
+            "training.schedule.flor: unknown key; did you mean 'floor'?",
+        ),
+        (
+            {"training": {"schedule": {"name": "step", "milestones": [0.5]}}},
+            "milestones: expected {const: [0.5, 0.75]} (a list is an axis), found 0.5",
+        ),
+        (
             {"methods": {"a": {"loss": "mmc", "backbone": {"name": "lenet5", "embedding": 3}}}},
             "methods.a: mmc needs at least K - 1 = 9 features, found 3",
         ),
@@ -90,6 +103,10 @@ PGD = {"eps": 0.04, "steps": 3}
         (
             {"training": {"schedule": "cosin"}},
             "training.schedule: unknown schedule 'cosin'; did you mean 'cosine'?",
+        ),
+        (
+            {"diagnostics": {"exhibits": {"attack": {"name": "pgd", **PGD, "stepz": 1}}}},
+            "diagnostics.exhibits.attack.stepz: unknown key; did you mean 'steps'?",
         ),
         ({"diagnostics": {"embeding": {}}}, "unknown diagnostic 'embeding'; did you mean"),
         ({"diagnostics": {"theory": {"s": 0}}}, "diagnostics.theory.s: expected a number"),

@@ -24,8 +24,8 @@ KEYS = {
 def run(plan_of, tmp_path):
     """Runs a tiny study in process; gives the result and what was said."""
 
-    def start():
-        plan = plan_of(**KEYS)
+    def start(**keys):
+        plan = plan_of(**{**KEYS, **keys})
         console = Console(file=io.StringIO(), width=500)
         result = run_study(
             plan,
@@ -91,3 +91,24 @@ def test_a_driver_that_was_robbed_of_its_lock_stops(run, monkeypatch):
     monkeypatch.setattr(StudyLock, "__enter__", robbed)
     with pytest.raises(StudyIsRunning, match="taken over"):
         run()
+
+
+def test_an_added_diagnostic_is_measured_and_nothing_else(run, tmp_path):
+    run()
+    store = Store(str(tmp_path / "store"))
+    (trial,) = store.entries("models")
+    before = store.entries(f"outcomes/{trial}")
+    result, said = run(diagnostics={"embedding": {}})
+    assert not result.failed
+    assert "1 of 1 trials to run" in said
+    assert store.entries("models") == {trial}
+    assert len(store.entries(f"outcomes/{trial}") - before) == 1
+
+
+def test_results_under_other_ids_are_no_results(run, monkeypatch):
+    # As from a worker whose plugin is of another version than the driver's.
+    monkeypatch.setattr("study.driver.is_complete", lambda trial, store: False)
+    result, said = run()
+    (reason,) = result.failed.values()
+    assert "bear other ids" in reason
+    assert "no result after 3 tries" in said

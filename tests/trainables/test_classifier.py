@@ -5,8 +5,11 @@ import torch
 from torch import nn
 
 from trainables import registry
-from trainables.classifier import Classifier, build_classifier
+from trainables.classifier import Classifier, _misfit, build_classifier, refusal
+from trainables.datasets.mnist5k import MNIST5k
+from trainables.losses.sce import SCE
 from trainables.transforms.base import Transformation
+from trainables.transforms.random_resize_pad import RandomResizePad
 
 LOSSES = ["sce", {"name": "isce", "s": 2.0, "m": 0.3}, {"name": "isce", "normalize": "features"}]
 
@@ -99,3 +102,32 @@ def test_logits_losses_and_features_belong_together(build, loss):
     assert torch.equal(passed.losses, classifier.head.loss(features, labels))
     assert torch.equal(passed.logits, classifier(images))
     assert torch.equal(passed.features, features)
+
+
+class Tiny(MNIST5k):
+    shape = (1, 8, 8)
+
+
+@pytest.mark.parametrize("backbone", ["lenet5", "cnn8"])
+def test_images_too_small_for_a_backbone_are_refused_before_anything_is_trained(backbone):
+    parts = {kind: registry.build(kind, name) for kind, name in
+             (("backbone", backbone), ("loss", "sce"), ("transform", "none"))}  # fmt: skip
+    reason = refusal(dataset=Tiny(), **parts)
+    assert reason.startswith(f"{backbone} cannot take images of 1 x 8 x 8 (none): ")
+    with pytest.raises(ValueError, match="cannot take"):
+        build_classifier(dataset=Tiny(), **parts, seed=0)
+
+
+def test_an_averaging_backbone_takes_images_of_any_size():
+    parts = {kind: registry.build(kind, name) for kind, name in
+             (("backbone", "resnet32"), ("loss", "sce"), ("transform", "none"))}  # fmt: skip
+    assert refusal(dataset=Tiny(), **parts) is None
+
+
+def test_trying_an_image_leaves_the_random_state_alone():
+    before = torch.get_rng_state()
+    _misfit.cache_clear()
+    for name in registry.names("backbone"):
+        parts = {"backbone": registry.build("backbone", name), "loss": SCE()}
+        assert refusal(dataset=MNIST5k(), transform=RandomResizePad(), **parts) is None
+    assert torch.equal(torch.get_rng_state(), before)

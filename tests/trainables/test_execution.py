@@ -46,4 +46,4 @@ def test_data_are_kept_in_the_users_cache(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere/cache")
     assert default_data() == Path("/somewhere/cache/robust-loss-study/data")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_data() == Path.home() / ".cache/robust-loss-study/data"
+    assert default_data().expanduser() == Path.home() / ".cache/robust-loss-study/data"

@@ -400,3 +400,20 @@ def test_options_reach_the_id_and_their_absence_leaves_it(model_config):
     for key, value in EVERYTHING.items():
         assert model_config(**{key: value}).id != plain
     assert model_config(schedule="constant", weight_decay=0.0, clip_norm=None).id == plain
+
+
+def test_a_rate_for_a_parameter_that_there_is_not_is_a_bug(model_config, few, monkeypatch):
+    config = model_config("lgm")
+    head = type(config.loss.head(84, 10))
+    monkeypatch.setattr(head, "rates", {"centres": 2.0})
+    with pytest.raises(ValueError, match=r"there are not: head\.centres"):
+        Trainer(config, few, CPU)
+
+
+def test_state_that_is_not_descended_must_be_finite_too(trainer):
+    part = trainer("center", epochs=1)
+    part.classifier.head.update = lambda features, labels: (
+        part.classifier.head.centers.fill_(float("inf")) if len(labels) == 44 else None
+    )
+    with pytest.raises(NonFiniteLoss, match="weights are not finite after epoch 1's last step"):
+        part.epoch()

@@ -62,16 +62,18 @@ class DeepFool(Attack):
             if ranking is None:  # at the clean image, as in the original
                 ranking = _candidates(logits.detach(), batch.labels)
             going = deployed.argmax(dim=1) == batch.labels[active]
-            if not going.any():
+            if not classifier.stochastic and not going.any():
                 break
             step = self._step(logits, current, batch.labels[active], ranking[active])[going]
-            active = active[going]
+            moving = active[going]
+            if not classifier.stochastic:  # else one flipped draw says nothing of the next
+                active = moving
             if self.overshoot_rule == "total":
-                total[active] += step
-                moved = batch.images[active] + (1 + self.overshoot) * total[active]
+                total[moving] += step
+                moved = batch.images[moving] + (1 + self.overshoot) * total[moving]
             else:
-                moved = result[active] + (1 + self.overshoot) * step
-            result[active] = moved.clamp(0, 1)
+                moved = result[moving] + (1 + self.overshoot) * step
+            result[moving] = moved.clamp(0, 1)
         return result, queries
 
     def _step(self, logits: Tensor, current: Tensor, labels: Tensor, ranking: Tensor) -> Tensor:

@@ -43,7 +43,8 @@ class PGD(Attack):
             classified as their TRUE class.
         surface: what is differentiated.
         stop: `first_success` keeps the first iterate that is misclassified (targeted: that
-            reaches its target); `last` keeps the last one.
+            reaches its target); `last` keeps the last one. On a model that draws at random
+            every step is taken, each with fresh draws, and the last iterate kept.
         random_start: begin at a uniform point of the ball instead of at the image.
     """
 

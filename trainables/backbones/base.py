@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 from pydantic.dataclasses import dataclass as validated
@@ -53,18 +54,33 @@ class Backbone(Component):
         return self.trunk_width if self.embedding is None else self.embedding
 
 
-class FlattenAs(nn.Module):
-    """Flattens maps; those of another size than expected are averaged to it before.
+class Sized(nn.Sequential):
+    """Layers for images of one size; those of another are resized to it first.
 
-    So a linear layer can follow whatever size a transform makes. Maps that fit are left as
-    they are: the average's gradient is not deterministic on a GPU.
+    A layer that flattens its maps needs that where a transform makes larger images. It takes
+    the picture as a whole: averaging the last maps alone would leave digits off their place.
+    Resizing is bilinear with antialiasing, by products with two fixed matrices, whose gradient
+    is deterministic on a GPU too.
     """
 
-    def __init__(self, rows: int, columns: int) -> None:
-        super().__init__()
-        self.size = (rows, columns)
+    def __init__(self, size: tuple[int, int], *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self.size = size
 
-    def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C * rows * columns)."""
-        fits = maps.shape[2:] == self.size
-        return (maps if fits else F.adaptive_avg_pool2d(maps, self.size)).flatten(1)
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> what the layers make of them."""
+        if images.shape[2:] != self.size:
+            rows, columns = (
+                _resizing(old, new, images)
+                for old, new in zip(images.shape[2:], self.size, strict=True)
+            )
+            images = rows @ images @ columns.mT
+        for layer in self:
+            images = layer(images)
+        return images
+
+
+def _resizing(old: int, new: int, like: Tensor) -> Tensor:
+    """The matrix (new, old) that resizes one axis."""
+    eye = torch.eye(old, dtype=like.dtype, device=like.device)[None, None]
+    return F.interpolate(eye, (new, old), mode="bilinear", antialias=True)[0, 0]

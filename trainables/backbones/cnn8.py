@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from trainables.backbones.base import Backbone, FlattenAs
+from trainables.backbones.base import Backbone, Sized
 from trainables.registry import component
 
 
@@ -27,7 +27,8 @@ class CNN8(Backbone):
         """The network for images of `shape`; 32 x 32 gives last maps of 6 x 6."""
         channels, height, width = shape
         rows, columns = (((side - 2) // 2 - 2) // 2 for side in (height, width))
-        return nn.Sequential(
+        return Sized(
+            (height, width),
             nn.Conv2d(channels, 32, 3, padding=1),
             nn.ReLU(),
             nn.Conv2d(32, 32, 3),
@@ -38,7 +39,7 @@ class CNN8(Backbone):
             nn.Conv2d(64, 64, 3),
             nn.ReLU(),
             nn.MaxPool2d(2),
-            FlattenAs(rows, columns),
+            nn.Flatten(),
             nn.Linear(64 * rows * columns, 512),
             nn.ReLU(),
         )

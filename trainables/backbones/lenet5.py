@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from trainables.backbones.base import Backbone, FlattenAs
+from trainables.backbones.base import Backbone, Sized
 from trainables.registry import component
 
 
@@ -25,14 +25,15 @@ class LeNet5(Backbone):
         """The network for images of `shape`; 28 x 28 gives the original 5 x 5 last maps."""
         channels, height, width = shape
         rows, columns = ((side // 2 - 4) // 2 for side in (height, width))
-        return nn.Sequential(
+        return Sized(
+            (height, width),
             nn.Conv2d(channels, 6, 5, padding=2),
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Conv2d(6, 16, 5),
             nn.ReLU(),
             nn.MaxPool2d(2),
-            FlattenAs(rows, columns),
+            nn.Flatten(),
             nn.Linear(16 * rows * columns, 120),
             nn.ReLU(),
             nn.Linear(120, 84),

@@ -130,6 +130,7 @@ class Downloaded(Dataset):
             return
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            print(f"downloading {self.name} into {folder}", file=sys.stderr, flush=True)
             with FileLock(folder / f".{self.name}.lock"), _considerately():
                 self._download(folder)
         except DamagedData:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, ClassVar
 
-import torch
 from pydantic import PlainValidator
 from torch import Tensor
 
@@ -53,11 +51,3 @@ class Diagnostic(Component):
 
 
 AttackField = Annotated[Attack, PlainValidator(registry.reader("attack"))]
-BATCH = 256  # images at a time; no finding depends on it
-
-T = TypeVar("T")
-
-
-def by_batch(split: Split, work: Callable[[Tensor, Tensor, Tensor], T]) -> list[T]:
-    """The results of `work(images, labels, index)` over the split's batches, in its order."""
-    return [work(*split.batch(index), index) for index in torch.arange(len(split)).split(BATCH)]

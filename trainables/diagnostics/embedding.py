@@ -8,7 +8,7 @@ from torch.nn.functional import one_hot
 
 from trainables.classifier import Classifier
 from trainables.datasets.base import Split
-from trainables.diagnostics.base import Diagnostic, Findings, by_batch
+from trainables.diagnostics.base import Diagnostic, Findings
 from trainables.registry import component
 from trainables.seeding import Draws
 
@@ -18,7 +18,8 @@ class Embedding(Diagnostic):
     """Penultimate features of clean images; with `embedding: 3` in the backbone, Figure 4.
 
     Arrays: `features` (N, D), `labels` (N,), `predicted` (N,). Numbers: `fisher`, the ratio of
-    the features' variance between classes to that within (Fisher's criterion, its trace form);
+    the features' variance between classes to that within (Fisher's criterion, its trace form; none
+    where each class is one point);
     `nearest_mean`, the share of images nearest to the mean of their own class.
     """
 
@@ -31,7 +32,7 @@ class Embedding(Diagnostic):
             predicted = classifier.head.deployed(classifier.head(features)).argmax(dim=1)
             return features.cpu(), labels.cpu(), predicted.cpu()
 
-        parts = zip(*by_batch(split, look), strict=True)
+        parts = zip(*(look(*batch) for batch in split.batches()), strict=True)
         features, labels, predicted = (torch.cat(part) for part in parts)
         return Findings(
             arrays={"features": features, "labels": labels, "predicted": predicted},
@@ -46,7 +47,5 @@ def _separation(features: Tensor, labels: Tensor) -> dict[str, float]:
     within = (features - means[label]).square().sum()
     between = (means[label] - features.mean(dim=0)).square().sum()
     nearest = torch.cdist(features, means, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
-    return {
-        "fisher": float(between / within.clamp(min=torch.finfo(features.dtype).tiny)),
-        "nearest_mean": float((nearest == label).double().mean()),
-    }
+    ratio = {"fisher": float(between / within)} if within > 0 else {}
+    return {**ratio, "nearest_mean": float((nearest == label).double().mean())}

@@ -11,7 +11,7 @@ from trainables.attacks.base import Attack
 from trainables.attacks.surfaces import objective
 from trainables.classifier import Classifier
 from trainables.datasets.base import Split
-from trainables.diagnostics.base import AttackField, Diagnostic, Findings, by_batch
+from trainables.diagnostics.base import AttackField, Diagnostic, Findings
 from trainables.losses.base import Loss
 from trainables.registry import component
 from trainables.seeding import Draws
@@ -32,7 +32,7 @@ class Exhibits(Diagnostic):
     and `best` hold rows. Numbers: `accuracy`, under this attack on these images.
 
     Attributes:
-        attack: the study's leading attack, on its first raw surface, by default.
+        attack: the study's leading attack by default, on a margin if that is among its surfaces.
     """
 
     attack: AttackField | None = None
@@ -65,7 +65,7 @@ class Exhibits(Diagnostic):
                 "share": outcome.correct_after / outcome.passes,
             }
 
-        parts = by_batch(split, look)
+        parts = [look(*batch) for batch in split.batches()]
         rows = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         accuracy = float(rows.pop("share").double().mean())
         return Findings(arrays=_chosen(rows), numbers={"accuracy": accuracy})

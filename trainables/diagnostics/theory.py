@@ -13,7 +13,7 @@ from trainables.attacks.base import Attack
 from trainables.attacks.deepfool import DeepFool
 from trainables.classifier import Classifier
 from trainables.datasets.base import Split
-from trainables.diagnostics.base import AttackField, Diagnostic, Findings, by_batch
+from trainables.diagnostics.base import AttackField, Diagnostic, Findings
 from trainables.losses.base import Loss
 from trainables.losses.isce import ISCE
 from trainables.registry import component
@@ -31,10 +31,10 @@ class Theory(Diagnostic):
 
     Arrays, a row an image: `index`, `label`, `f_i` (the true class's logit), `others` (sum of
     e^{f_j} over the other classes), `z` (the property's condition), `L`, `L_I`. Numbers:
-    `broken`, how many images they are; shares of them for which z > 0 (`holds`), z > 0 all
-    along the line from f(x + delta) to f(x) (`holds_on_path`), L_I > L (`larger`), and z > 0
-    with L_I <= L (`violations`); the means of `f_i` and `others`, which Figure 5 takes to be
-    0.97 and 8.
+    `broken`, how many images they are; shares of them for which f_i falls, as the paper takes
+    for granted (`falls`), z > 0 (`holds`), z > 0 all along the line from f(x + delta) to f(x)
+    (`holds_on_path`), L_I > L (`larger`), and z > 0 with L_I <= L (`violations`); the means of
+    `f_i` and `others`, which Figure 5 takes to be 0.97 and 8.
 
     Attributes:
         s, m: of eq. 2; the model's own for I-SCE, else the paper's choice of 1 and 0.1.
@@ -66,10 +66,11 @@ class Theory(Diagnostic):
             draws = Draws((seed, "judge", 0), index)
             with torch.no_grad():
                 f, f_adv = classifier(images, draws).cpu(), classifier(attacked, draws).cpu()
-            broken = (outcome.correct_before > 0) & (outcome.correct_after == 0)
-            return [part[broken] for part in (index, labels.cpu(), f, f_adv)]
+            true = labels.cpu()
+            broken = (outcome.correct_after == 0) & (f.argmax(dim=1) == true)
+            return [part[broken] for part in (index, true, f, f_adv)]
 
-        parts = zip(*by_batch(split, look), strict=True)
+        parts = zip(*(look(*batch) for batch in split.batches()), strict=True)
         index, labels, f, f_adv = (torch.cat(part) for part in parts)
         found = check_property(f.numpy(), f_adv.numpy(), labels.numpy(), self.s, self.m)
         own = torch.nn.functional.one_hot(labels, f.shape[1]).to(torch.bool)

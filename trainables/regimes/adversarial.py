@@ -27,6 +27,9 @@ class Adversarial(Regime):
     and the adversarial batch's own in the step that follows, so that half-made examples do
     not reach the statistics.
 
+    Objective, norm and mode have one place each: the loss names the objective, `budget` the
+    norm, and the mode is this for every loss.
+
     The paper gives neither norm nor size. Usual arms: `linf`, MNIST eps 0.3, alpha 0.01,
     steps 40, CIFAR-10 8/255, 2/255, 10; `l2_abs`, MNIST 1.5, 0.3, 10, CIFAR-10 0.5, 0.1, 7.
 

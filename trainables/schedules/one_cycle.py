@@ -29,6 +29,8 @@ class OneCycle(Schedule):
 
     def factor(self, step: int, total: int) -> float:
         """Up along a cosine to 1 at the end of the warm-up, then down along another."""
+        if total == 1:
+            return 1.0
         first, last = 1 / self.div, 1 / (self.div * self.final_div)
         top, end = self.warmup * total - 1, total - 1
         if step <= top:

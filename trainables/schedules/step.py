@@ -11,7 +11,9 @@ from trainables.schedules.base import Schedule
 
 
 def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"expected {{const: [0.5, 0.75]}} (a list is an axis), found {value!r}")
+    return tuple(value)
 
 
 Milestone = Annotated[float, Field(gt=0, lt=1)]
@@ -32,5 +34,5 @@ class Step(Schedule):
 
     def factor(self, step: int, total: int) -> float:
         """`gamma` to the number of milestones that are behind."""
-        behind = sum(step >= round(share * total) for share in self.milestones)
+        behind = sum(step >= max(1, round(share * total)) for share in self.milestones)
         return float(self.gamma**behind)

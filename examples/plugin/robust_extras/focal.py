@@ -17,10 +17,11 @@ class Focal(Loss):
     """(1 - p_y)^gamma CE(z, y): what is learnt already counts less.
 
     Attributes:
-        gamma: focusing parameter, 2 in the original; 0 is cross entropy.
+        gamma: focusing parameter, 2 in the original; below 1 the gradient would not be finite
+            where CE is 0.
     """
 
-    gamma: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
+    gamma: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
 
     def head(self, width: int, classes: int) -> Head:
         """A linear layer."""

@@ -86,6 +86,15 @@ def test_pgd_does_not_stop_at_a_lucky_pass(random, splits):
     assert set(outcome.queries[outcome.correct_before > 0].tolist()) == {4}
 
 
+def test_deepfool_does_not_stop_at_a_lucky_pass_either(random, splits):
+    part = splits.test.first(40)
+    outcome = attacked(random, DeepFool(steps=15), part, seed=0)
+    alive = outcome.correct_before > 0
+    assert set(outcome.queries[alive].tolist()) == {15}
+    # Frozen at its first flipped draw it left half of the passes right.
+    assert outcome.correct_after.sum() < 0.25 * outcome.correct_before.sum()
+
+
 def test_a_deterministic_model_has_one_pass(sce, splits):
     assert not sce.stochastic
     assert attacked(sce, Clean(), splits.test.first(5), seed=0).passes == 1

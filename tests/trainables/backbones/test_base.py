@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import nn
 
 from trainables import registry
-from trainables.backbones.base import FlattenAs
+from trainables.backbones.base import Sized
 from trainables.config import content_id
+from trainables.evaluation import accuracy
+from trainables.execution import Execution
+from trainables.training import load_weights, new_classifier, weights_of
 
 BACKBONES = list(registry.every("backbone"))
 every_backbone = pytest.mark.parametrize("cls", BACKBONES, ids=lambda cls: cls.name)
@@ -47,8 +51,17 @@ def test_larger_images_pass_as_a_transform_makes_them(cls, shape, larger):
     assert network(torch.rand(2, shape[0], larger, larger)).shape == (2, cls().width)
 
 
-def test_maps_that_fit_are_flattened_and_others_averaged_first():
-    maps = torch.rand(2, 3, 4, 6)
-    assert torch.equal(FlattenAs(4, 6)(maps), maps.flatten(1))
-    halves = maps.view(2, 3, 2, 2, 3, 2).mean(dim=(3, 5)).flatten(1)
-    assert torch.allclose(FlattenAs(2, 3)(maps), halves)
+def test_images_that_fit_are_left_and_others_resized_as_torch_does():
+    layers, images = Sized((4, 6), nn.Identity()), torch.rand(2, 3, 4, 6)
+    assert layers(images) is images
+    for shape in ((5, 9), (8, 6), (31, 31)):
+        larger = torch.rand(2, 3, *shape)
+        expected = F.interpolate(larger, (4, 6), mode="bilinear", antialias=True)
+        assert torch.allclose(layers(larger), expected, atol=1e-6)
+
+
+def test_random_resizing_costs_a_trained_network_little(sce, model_config, splits):
+    # Without resizing back, digits lie off their place and LeNet-5 loses 30 points.
+    model = new_classifier(model_config(transform="random_resize_pad"), Execution())
+    load_weights(model, weights_of(sce))
+    assert accuracy(model, splits.test) > accuracy(sce, splits.test) - 0.06

@@ -38,6 +38,10 @@ def test_a_class_that_is_absent_is_no_class():
     assert found["nearest_mean"] == 1.0
 
 
+def test_classes_of_one_point_each_have_no_ratio():
+    assert _separation(torch.eye(4).double(), torch.arange(4)) == {"nearest_mean": 1.0}
+
+
 def test_is_stored_as_arrays_and_numbers(sce, splits):
     objects = measure(sce, Cell(probe=Embedding(), split="test", n=20), splits)
     assert set(objects) == {"arrays.safetensors", "numbers.json"}

@@ -91,3 +91,8 @@ def test_wrong_schedules_are_told(wrong, told):
 def test_the_constant_schedule_reaches_no_id_and_others_do():
     assert "schedule" not in Training().identity()
     assert Training(schedule=OneCycle()).identity()["schedule"]["component"] == "schedule/one_cycle"
+
+
+@pytest.mark.parametrize("cls", list(registry.every("schedule")), ids=lambda cls: cls.name)
+def test_a_single_step_is_taken_at_the_full_rate(cls):
+    assert cls().factor(0, 1) == 1
