@@ -112,8 +112,8 @@ class Arm:
     choice: Choice | None = None
 
     def values(self, metric: str) -> pd.Series:
-        """One value a seed, indexed by seed."""
-        return self.rows.set_index("seed")[metric]
+        """One value a seed, indexed by seed; NaN throughout if no run has the metric."""
+        return self.rows.set_index("seed").reindex(columns=[metric])[metric]
 
 
 def shown_arms(results: Results, group: Group) -> list[Arm]:

@@ -25,6 +25,11 @@ class Group(NamedTuple):
         """As run names have it: `lenet5/mnist5k`."""
         return f"{self.backbone}/{self.dataset}"
 
+    @property
+    def stem(self) -> str:
+        """The same in the names of files."""
+        return f"{self.backbone}-{self.dataset}"
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -151,6 +156,11 @@ class Plan:
     def trials(self) -> Sequence[Mapping[str, Any]]:
         """The models to be trained and attacked."""
         return self.raw["trials"]  # type: ignore[no-any-return]
+
+    @property
+    def diagnostics(self) -> Mapping[str, str]:
+        """Label -> the diagnostic that it stands for."""
+        return self.raw.get("diagnostics") or {}
 
     @property
     def seeds(self) -> Mapping[str, Sequence[int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,17 +13,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from analysis.answer import first_answer
+from analysis.closer import Look, look_closer
 from analysis.figures.grid import Grid, all_measures, figure3_measures, grid, surfaces
 from analysis.figures.heatmap import draw_heatmaps
 from analysis.figures.interactive import interactive_surface
-from analysis.figures.style import method_colours, save
+from analysis.figures.style import inlined, method_colours, save, save_data
 from analysis.figures.surface import draw_figure3
 from analysis.runs import Results, load
 from analysis.tables.accuracy import AccuracyTable, accuracy_table, choice_note, table_frame
 from analysis.tables.latex import to_latex
 from analysis.tables.markdown import to_markdown, to_terminal
 from analysis.tables.text import percent, points
-from trainables import names
+from trainables import names, theory
 
 _LIBRARIES = ("jinja2", "matplotlib", "mlflow", "numpy", "pandas", "plotly", "scipy")
 
@@ -79,9 +79,10 @@ def write_report(tracking_uri: str, study: str, folder: Path, command: str) -> R
     tables = [accuracy_table(results, group) for group in results.plan.groups]
     files = _write_tables(tables, folder)
     shown, drawn = _write_surfaces(results, folder)
+    looks, looked_at = look_closer(results, folder)
     page = folder / "index.html"
-    page.write_text(_page(results, tables, shown, command), encoding="utf-8")
-    files = [page, *files, *drawn]
+    page.write_text(_page(results, tables, shown, looks, command), encoding="utf-8")
+    files = [page, *files, *drawn, *looked_at]
     for file in files:
         results.client.log_artifact(results.report_run, str(file), names.REPORT_FOLDER)
     return Report(
@@ -115,30 +116,22 @@ def _write_surfaces(results: Results, folder: Path) -> tuple[list[Surface], list
         stems = f"figure3{suffix}", f"heatmaps{suffix}"
         files += save(draw_figure3(figure3, colours), folder, stems[0])
         files += save(draw_heatmaps(heatmaps), folder, stems[1])
-        files += [_write_data(figure3, folder, stems[0]), _write_data(heatmaps, folder, stems[1])]
+        files += [
+            save_data(data.frame, folder, stem)
+            for data, stem in zip((figure3, heatmaps), stems, strict=True)
+        ]
         shown.append(
             Surface(
                 figure3=figure3,
                 heatmaps=heatmaps,
                 suffix=suffix,
                 note=choice_note(figure3.choice) if figure3.choice else "",
-                figure3_image=_inlined(folder / f"{stems[0]}.svg"),
-                heatmaps_image=_inlined(folder / f"{stems[1]}.svg"),
+                figure3_image=inlined(folder / f"{stems[0]}.svg"),
+                heatmaps_image=inlined(folder / f"{stems[1]}.svg"),
                 interactive=_interactive(results, heatmaps, suffix, with_library=index == 0),
             )
         )
     return shown, files
-
-
-def _write_data(data: Grid, folder: Path, stem: str) -> Path:
-    path = folder / f"{stem}.csv"
-    data.frame.to_csv(path, index=False)
-    return path
-
-
-def _inlined(path: Path) -> str:
-    """A picture as a data URI, so that the page needs no other file."""
-    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
 def _interactive(results: Results, data: Grid, suffix: str, *, with_library: bool) -> Markup:
@@ -158,7 +151,11 @@ def _interactive(results: Results, data: Grid, suffix: str, *, with_library: boo
 
 
 def _page(
-    results: Results, tables: Sequence[AccuracyTable], shown: Sequence[Surface], command: str
+    results: Results,
+    tables: Sequence[AccuracyTable],
+    shown: Sequence[Surface],
+    looks: Sequence[Look],
+    command: str,
 ) -> str:
     environment = Environment(
         loader=PackageLoader("analysis"),
@@ -173,6 +170,8 @@ def _page(
         answers=[first_answer(results, group) for group in results.plan.groups],
         tables=tables,
         surfaces=shown,
+        looks=looks,
+        theory=theory,
         unfinished=results.unfinished.to_dict("records"),
         provenance=_provenance(results, command),
         study_file=results.study_file,

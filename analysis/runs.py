@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import pandas as pd
+import safetensors.numpy
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
@@ -70,10 +72,10 @@ def load(tracking_uri: str, study: str) -> Results:
     The frame has one row a planned (method, trial), in the plan's order; a trial that
     answers for several methods has a row for each. Columns: `method, trial_id, run_id, arm,
     label, name, seed, dataset, backbone, evidence, state, reason, attack_mark, git, device`,
-    one for each swept number (`loss.s`), the short metrics and one for each cell of the plan
-    (fractions). Whatever is not there is NaN; so is every metric of a trial that has not
-    finished, because half a trial is not a result. Runs that the plan does not know are
-    left out.
+    one for each swept number (`loss.s`), the short metrics, one for each cell of the plan
+    (fractions) and one for each number that a diagnostic left (`diagnostic/theory/holds`).
+    Whatever is not there is NaN; so is every metric of a trial that has not finished, because
+    half a trial is not a result. Runs that the plan does not know are left out.
 
     Args:
         tracking_uri: Address of the MLflow server or database.
@@ -115,6 +117,15 @@ def outcomes(client: MlflowClient, run_id: str) -> pd.DataFrame:
     """The per-image outcomes of a run, one row an image and cell."""
     with tempfile.TemporaryDirectory() as folder:
         return pd.read_parquet(client.download_artifacts(run_id, names.OUTCOMES_FILE, folder))
+
+
+def findings(client: MlflowClient, run_id: str, label: str) -> dict[str, npt.NDArray[Any]]:
+    """The arrays that a diagnostic left in a run, by name."""
+    path = f"{names.DIAGNOSTICS_FOLDER}/{label}.safetensors"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(client.download_artifacts(run_id, path, folder))
+        found: dict[str, npt.NDArray[Any]] = safetensors.numpy.load(file.read_bytes())
+    return found
 
 
 def image_worst(outcomes: pd.DataFrame, cells: Sequence[str]) -> float:
@@ -256,6 +267,9 @@ def _tracked(run: Run | None, metrics: Sequence[str], wanted: Sequence[str]) -> 
         metric: run.data.metrics.get(metric, float("nan")) if finished else float("nan")
         for metric in metrics
     }
+    if finished:
+        found = run.data.metrics.items()
+        values |= {name: value for name, value in found if name.startswith(names.DIAGNOSTIC)}
     tags = {tag: run.data.tags.get(tag, "") for tag in _TAGS}
     lacking = [metric for metric in wanted if metric not in run.data.metrics]
     state = _state(run)

@@ -60,7 +60,7 @@ class Grid:
     @property
     def stem(self) -> str:
         """What tells its files from those of other grids."""
-        return f"{self.method}-{self.group.backbone}-{self.group.dataset}"
+        return f"{self.method}-{self.group.stem}"
 
     def values(self, measure: Measure) -> pd.DataFrame:
         """Accuracy as a matrix, rows `y`, columns `x`, both rising; NaN where missing."""

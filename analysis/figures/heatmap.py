@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
+from matplotlib.transforms import offset_copy
 
 from analysis.figures.grid import Grid, Measure
 from analysis.figures.style import SEQUENTIAL, choice_mark, style
@@ -22,6 +23,7 @@ _COLUMNS, _WIDTH = 4, 14.0  # at most so many panels, and so many inches, in a r
 # In inches: a point of the grid, a panel's title and axis labels, the scale below all.
 _CELL, _TITLE, _LABELS, _LEFT, _FOOT = 0.44, 0.62, 0.5, 0.6, 0.75
 _SCALE = (3.2, 0.12)  # inches
+_STAR = (11.0, 9.5)  # points to the right of a point's value, and up
 
 
 def draw_heatmaps(grid: Grid) -> Figure:
@@ -109,10 +111,11 @@ def _annotate(axes: Axes, values: pd.DataFrame) -> None:
 
 
 def _mark_choice(axes: Axes, grid: Grid, measure: Measure, values: pd.DataFrame) -> None:
-    """Stars the corner of the chosen point, so that its value stays readable."""
+    """Stars the chosen point beside its value, so that it stays readable."""
+    beside = offset_copy(axes.transData, axes.get_figure(root=True), *_STAR, units="points")
     for x, y in grid.chosen(measure)[[grid.x, grid.y]].to_numpy(dtype=float):
         column, row = values.columns.tolist().index(x), values.index.tolist().index(y)
-        axes.plot([column + 0.34], [row + 0.3], **choice_mark(8))
+        axes.plot([column], [row], transform=beside, **choice_mark(8))
 
 
 def _scale_label(grid: Grid) -> str:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-# Okabe and Ito (2008), less its yellow, which is the choice's own.
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+# Okabe and Ito (2008), less its yellow, which is the choice's own; from the eighth on whatever lies
+# farthest from all before it, with and without red-green vision.
+PALETTE = (
+    *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000"),
+    *("#332288", "#661100", "#B2DF8A", "#004D40", "#00CED1", "#666666", "#999933", "#7F3C8D"),
+)
 CHOICE_COLOUR = "#F0E442"
 SEQUENTIAL = "cividis"  # read alike with and without colour vision, and in grey
 
@@ -73,3 +79,15 @@ def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
         for path in paths:
             figure.savefig(path, metadata=_METADATA[path.suffix[1:]])
     return paths
+
+
+def save_data(frame: pd.DataFrame, folder: Path, stem: str) -> Path:
+    """Writes what a figure or table shows as CSV."""
+    path = folder / f"{stem}.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+def inlined(path: Path) -> str:
+    """An SVG as a data URI, so that the page needs no other file."""
+    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")

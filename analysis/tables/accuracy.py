@@ -11,7 +11,7 @@ from analysis.choice import Arm, Choice, shown_arms
 from analysis.plan import Cell, Group, Plan
 from analysis.runs import Results
 from analysis.statistics import CONFIDENCE, Estimate, estimate
-from analysis.tables.text import share
+from analysis.tables.text import EXPLORATORY_NOTE, share
 from trainables import names
 
 
@@ -115,7 +115,7 @@ def accuracy_table(results: Results, group: Group) -> AccuracyTable:
     sections = table_sections(results.plan)
     metrics = [column.metric for section in sections for column in section.columns]
     arms = shown_arms(results, group)
-    rows = tuple(_row(arm, metrics, results.plan) for arm in arms)
+    rows = tuple(table_row(arm, metrics, results.plan) for arm in arms)
     return AccuracyTable(group, sections, rows, tuple(_notes(results.plan, arms, rows)))
 
 
@@ -178,12 +178,13 @@ def _columns(cells: Sequence[Cell]) -> tuple[Column, ...]:
     )
 
 
-def _row(arm: Arm, metrics: Sequence[str], plan: Plan) -> Row:
+def table_row(arm: Arm, metrics: Sequence[str], plan: Plan) -> Row:
+    """Averages a configuration's metrics; its seeds are those that have the first of them."""
     marks = sorted({mark for mark in arm.rows["attack_mark"] if mark})
     return Row(
         method=arm.method,
         label=arm.label,
-        seeds_done=int(arm.rows[names.CLEAN].notna().sum()),
+        seeds_done=int(arm.values(metrics[0]).notna().sum()),
         seeds_planned=len(arm.rows) or len(plan.seeds.get(arm.method, ())),
         attack_mark=", ".join(marks),
         estimates={metric: estimate(arm.values(metric)) for metric in metrics},
@@ -200,7 +201,7 @@ def _notes(plan: Plan, arms: Sequence[Arm], rows: Sequence[Row]) -> list[str]:
     ]
     notes += [choice_note(arm.choice) for arm in arms if arm.choice]
     if any(value.is_exploratory for value in values):
-        notes.append("† one seed: exploratory, no interval and no claim.")
+        notes.append(EXPLORATORY_NOTE)
     if any(row.seeds_done < row.seeds_planned for row in rows) or any(
         value.is_missing for value in values
     ):

@@ -1,32 +1,57 @@
-"""Numbers as readers see them: percent with one decimal, the interval beside it."""
+"""Numbers as readers see them: rounded, the interval beside them."""
 
 from __future__ import annotations
+
+import math
 
 from analysis.statistics import Estimate
 
 MISSING = "—"
 EXPLORATORY_MARK = "†"
+EXPLORATORY_NOTE = f"{EXPLORATORY_MARK} one seed: exploratory, no interval and no claim."
 
 
 def percent(value: Estimate) -> str:
     """`60.3 ± 3.5`, `58.0 †` for one seed, or a dash."""
-    if value.is_missing:
-        return MISSING
-    if value.is_exploratory:
-        return f"{100 * value.mean:.1f} {EXPLORATORY_MARK}"
-    return f"{100 * value.mean:.1f} ± {100 * value.half_width:.1f}"
+    return _beside(value, f"{100 * value.mean:.1f}", f"{100 * value.half_width:.1f}")
+
+
+def plain(value: Estimate) -> str:
+    """What is no share, its interval as fine as its mean: `0.935 ± 0.057`."""
+    form = _form(value.mean, 3)
+    return _beside(value, format(value.mean, form), format(value.half_width, form))
 
 
 def points(value: Estimate) -> str:
     """A difference of accuracies with its sign: `+2.5 ± 3.1`; as `percent` otherwise."""
-    if value.is_missing:
-        return MISSING
-    mean = f"{100 * value.mean:+.1f}".replace("-", "\N{MINUS SIGN}")
-    if value.is_exploratory:
-        return f"{mean} {EXPLORATORY_MARK}"
-    return f"{mean} ± {100 * value.half_width:.1f}"
+    return _beside(value, f"{100 * value.mean:+.1f}", f"{100 * value.half_width:.1f}")
 
 
 def share(fraction: float) -> str:
     """A fraction in running text: `60.3 %`."""
     return f"{100 * fraction:.1f} %"
+
+
+def digits(value: float, significant: int) -> str:
+    """A number to so many significant digits, whole ones in full: `0.94`, `283`."""
+    return _signed(format(value, _form(value, significant)))
+
+
+def _form(value: float, significant: int) -> str:
+    """How to format a number, and what is to be as fine: decimals, unless they would be many."""
+    if not 1e-4 <= abs(value) < 1e7:
+        return f".{significant}g"
+    return f".{max(significant - 1 - math.floor(math.log10(abs(value))), 0)}f"
+
+
+def _signed(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _beside(value: Estimate, mean: str, half_width: str) -> str:
+    """The mean's text and the interval's, or the mark of what there is in its place."""
+    if value.is_missing:
+        return MISSING
+    return _signed(
+        f"{mean} {EXPLORATORY_MARK}" if value.is_exploratory else f"{mean} ± {half_width}"
+    )

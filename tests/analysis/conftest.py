@@ -13,17 +13,32 @@ from mlflow import MlflowClient
 from analysis.plan import Group
 from analysis.runs import Results, load
 
-from .tracked_study import DOUBLE, FLAT, MODELS, STRAYS, track
+from .tracked_study import (
+    DIAGNOSTICS,
+    DOUBLE,
+    FLAT,
+    LOOKED,
+    LOOKED_TWICE,
+    MODELS,
+    STRAYS,
+    track,
+)
 
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tracking store: `small`; `flat`, without a surface; `double`, two data sets; `empty`."""
+    """A tracking store: `small`; `flat`, without a surface; `double`, two data sets; `empty`.
+
+    `looked` and `looked-twice`, two data sets, have diagnostics.
+    """
     folder = tmp_path_factory.mktemp("mlflow")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     track(uri, folder, "small", MODELS, STRAYS)
     track(uri, folder, "flat", FLAT)
     track(uri, folder, "double", DOUBLE)
+    track(uri, folder, "looked", LOOKED, diagnostics=DIAGNOSTICS)
+    both = {name: DIAGNOSTICS[name] for name in ("embedding", "looks")}
+    track(uri, folder, "looked-twice", LOOKED_TWICE, diagnostics=both)
     MlflowClient(tracking_uri=uri).create_experiment(
         "empty", artifact_location=(folder / "empty").as_uri()
     )
@@ -43,6 +58,12 @@ def flat(store: str) -> Results:
 
 
 @pytest.fixture(scope="session")
+def looked(store: str) -> Results:
+    """The study `looked`, loaded."""
+    return load(store, "looked")
+
+
+@pytest.fixture(scope="session")
 def group() -> Group:
-    """The one data set and backbone of `small` and `flat`."""
+    """The one data set and backbone of `small`, `flat` and `looked`."""
     return Group("mnist5k", "lenet5")

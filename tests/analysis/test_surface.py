@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -146,8 +147,18 @@ def test_heat_map_writes_every_value(every: Grid) -> None:
     draw_heatmap(axes, every, measure)
     written = [text.get_text() for text in axes.texts]
     assert written == ["20.0", "30.0", "80.0", "—", "50.0", "60.0"]
+
+
+def test_heat_map_stars_the_choice_beside_its_value(every: Grid) -> None:
+    axes = Figure().add_subplot()
+    elsewhere = (every.frame["loss.s"] == 2.0) & (every.frame["loss.m"] == 0.05)
+    chosen = replace(every, frame=every.frame.assign(chosen=elsewhere))
+    draw_heatmap(axes, chosen, every.measures[0])
     (star,) = axes.lines
-    assert np.round(np.asarray(star.get_xydata())).tolist() == [[1, 1]]
+    drawn = star.get_transform().transform(star.get_xydata())
+    (place,) = axes.transData.inverted().transform(drawn)
+    assert np.round(place).tolist() == [2, 0]
+    assert (place > [2, 0]).all()
 
 
 def test_equal_figures_are_equal_files(every: Grid, tmp_path: Path) -> None:

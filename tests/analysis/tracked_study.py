@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import safetensors.numpy
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
@@ -199,8 +202,59 @@ def described_cells() -> dict[str, dict[str, Any]]:
     return cells
 
 
-def plan(study: str, models: tuple[Model, ...]) -> dict[str, Any]:
-    """The plan of a study of these models."""
+# Label -> component; the last is one that the analysis does not know.
+DIAGNOSTICS = {"embedding": "embedding", "looks": "exhibits", "theory": "theory", "sharp": "sharp"}
+DIMENSIONS = {"sce": 3, "isce": 2}  # of the features; of any other method 5
+
+
+def pixels(index: int, channels: int) -> np.ndarray:
+    """Clean image `index`, 2 x 2: channel c of it is (index + c / 10) / 20 throughout."""
+    values = [np.full((2, 2), (index + channel / 10) / 20) for channel in range(channels)]
+    return np.stack(values).astype(np.float32)
+
+
+def findings(model: Model) -> dict[str, tuple[dict[str, np.ndarray], dict[str, float]]]:
+    """What each diagnostic leaves of a model: arrays and numbers.
+
+    Kept as exhibits are images 0, 2, 4, 6 and 8 of class index % 3, of which the attack breaks
+    2 and 8. The theory finds nothing broken on models of isce.
+    """
+    index = np.arange(0, IMAGES, 2)
+    label = index % 3
+    clean = np.stack([pixels(i, 3 if model.label == "sce" else 1) for i in index])
+    after = np.where(np.isin(index, (2, 8)), label + 10, label)
+    exhibits = {
+        "index": index,
+        "clean": clean,
+        "attacked": clean + np.float32(0.5),
+        "label": label,
+        "before": label,
+        "after": after,
+        "margin": np.array([3.0, -2.0, 1.0, 0.5, -4.0]) + model.seed,
+        "l2": index / 10,
+        "linf": index / 100,
+        "first": np.array([0]),
+        "worst": np.array([4, 1, 3]),
+        "best": np.array([0, 2]),
+    }
+    dimensions = DIMENSIONS.get(model.methods[0], 5)
+    features = np.arange(IMAGES * dimensions, dtype=np.float32).reshape(IMAGES, dimensions)
+    classes = np.arange(IMAGES) % 3
+    embedding = {"features": features, "labels": classes, "predicted": (classes + 1) % 3}
+    theory = {"broken": 8.0 + model.seed, "holds": 0.25, "holds_on_path": 0.2, "larger": 0.5}
+    theory |= {"violations": 0.1, "f_i": 0.9 + model.seed / 10, "others": 8e-30}
+    return {
+        "embedding": (embedding, {"fisher": 2.5, "nearest_mean": 0.7 + model.seed / 10}),
+        "looks": (exhibits, {"accuracy": model.robust / IMAGES}),
+        "theory": ({"z": np.zeros(3)}, {"broken": 0.0} if "isce" in model.methods else theory),
+        "sharp": ({"curve": np.zeros(3)}, {"peak": 1234.5}),
+    }
+
+
+def plan(
+    study: str, models: tuple[Model, ...], diagnostics: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """The plan of a study of these models; None for diagnostics: of a time without any."""
     swept = any(model.axes for model in models)
     methods = list(dict.fromkeys(method for model in models for method in model.methods))
     return {
@@ -218,6 +272,7 @@ def plan(study: str, models: tuple[Model, ...]) -> dict[str, Any]:
         "methods": methods,
         "axes": {"isce": {"loss.s": S_VALUES, "loss.m": M_VALUES}} if swept else {},
         "cells": described_cells(),
+        **({} if diagnostics is None else {"diagnostics": dict(diagnostics)}),
         "trials": [described(model) for model in models],
         "seeds": {
             method: sorted({model.seed for model in models if method in model.methods})
@@ -258,25 +313,47 @@ FLAT = (
 )
 _ONE_SEED = tuple(model for model in MODELS if model.seed == 0 and model.label != "norm-sce")
 DOUBLE = _ONE_SEED + tuple(replace(model, dataset="mnist") for model in _ONE_SEED)
+# Validation chooses the second point of isce; the loud method's first seed has failed.
+LOOKED = (
+    Model(("sce",), "sce", 0, 4, 4),
+    Model(("sce",), "sce", 1, 6, 4),
+    isce(1.0, 0.05, robust=3, validation=5),
+    isce(2.0, 0.1, robust=7, validation=6),
+    Model(("<b>loud</b>",), "<b>loud</b>", 0, 5, 5, status="FAILED"),
+    Model(("<b>loud</b>",), "<b>loud</b>", 1, 5, 5),
+    Model(("none yet",), "none yet", 0, 5, 5, status=None),
+)
+LOOKED_TWICE = tuple(Model(("ls",), "ls", 0, 4, 4, dataset=name) for name in ("mnist5k", "mnist"))
 
 
 def track(
-    uri: str, folder: Path, study: str, models: tuple[Model, ...], strays: tuple[Model, ...] = ()
+    uri: str,
+    folder: Path,
+    study: str,
+    models: tuple[Model, ...],
+    strays: tuple[Model, ...] = (),
+    diagnostics: Mapping[str, str] | None = None,
 ) -> None:
     """Writes the study to the tracking server as the driver does; `strays` are not planned."""
     client = MlflowClient(tracking_uri=uri)
     experiment = client.create_experiment(study, artifact_location=(folder / study).as_uri())
     for model in (*models, *strays):
         if model.status is not None:
-            _track_trial(client, experiment, model, folder)
+            _track_trial(client, experiment, model, folder, diagnostics or {})
     run = client.create_run(experiment, tags={names.ROLE: names.REPORT}).info.run_id
-    wanted = plan(study, models)
+    wanted = plan(study, models, diagnostics)
     client.log_text(run, json.dumps(wanted), names.PLAN_FILE)
     client.log_text(run, f"study: {study}\n# <b>bold</b>\n", names.STUDY_FILE)
     client.set_terminated(run)
 
 
-def _track_trial(client: MlflowClient, experiment: str, model: Model, folder: Path) -> None:
+def _track_trial(
+    client: MlflowClient,
+    experiment: str,
+    model: Model,
+    folder: Path,
+    diagnostics: Mapping[str, str],
+) -> None:
     tags = {
         names.ROLE: names.TRIAL,
         names.TRIAL_ID: model.trial_id,
@@ -288,9 +365,14 @@ def _track_trial(client: MlflowClient, experiment: str, model: Model, folder: Pa
     if model.status == "FAILED":
         tags[names.REASON] = "NonFiniteLoss: <i>nan</i>"
     run = client.create_run(experiment).info.run_id
+    logged = metrics(model)
+    for label in diagnostics:
+        arrays, numbers = findings(model)[label]
+        logged |= {f"{names.DIAGNOSTIC}{label}/{name}": value for name, value in numbers.items()}
+        _track_arrays(client, run, f"{label}.safetensors", arrays)
     client.log_batch(
         run,
-        metrics=[Metric(name, value, 0, 0) for name, value in metrics(model).items()],
+        metrics=[Metric(name, value, 0, 0) for name, value in logged.items()],
         params=[Param("seed", str(model.seed))],
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
@@ -298,3 +380,12 @@ def _track_trial(client: MlflowClient, experiment: str, model: Model, folder: Pa
     outcomes(model).to_parquet(path, index=False)
     client.log_artifact(run, str(path))
     client.set_terminated(run, status=model.status)
+
+
+def _track_arrays(
+    client: MlflowClient, run: str, name: str, arrays: Mapping[str, np.ndarray]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, name)
+        file.write_bytes(safetensors.numpy.save(dict(arrays)))
+        client.log_artifact(run, str(file), names.DIAGNOSTICS_FOLDER)
