@@ -187,7 +187,7 @@ def headline_attacks(headline: Mapping[str, Any], attacks: Iterable[Attack]) -> 
         attacks: all settings under that label.
     """
     found = [attack for attack in attacks if _matches(attack, _wanted(headline))]
-    raw = [attack for attack in found if _surface(attack).endswith("raw")]
+    raw = [attack for attack in found if surface_of(attack).endswith("raw")]
     return raw or found
 
 
@@ -213,6 +213,7 @@ def _less_surface(attack: Attack) -> str:
     return json.dumps({**attack.parameters(), "surface": None}, sort_keys=True)
 
 
-def _surface(attack: Attack) -> str:
+def surface_of(attack: Attack) -> str:
+    """What an attack differentiates; nothing for the clean cell."""
     columns = attack.columns()
     return columns.surface if columns else ""

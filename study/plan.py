@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from study.axes import Point
-from study.check import check, headline_attacks
+from study.check import check, headline_attacks, surface_of
 from study.files import StudyFile
 from study.settle import settle, settle_labelled, settle_training
 from study.spec import Method, Study
@@ -310,10 +310,10 @@ def _diagnostics_of(
 ) -> dict[str, Cell]:
     if not diagnostics:
         return {}
-    leading = [cell for cell in cells if cell.headline]
+    leading = [cell.attack for cell in cells if cell.headline]
     # Cross entropy may be blind (MMC's is); a margin never is.
-    sharp = [cell for cell in leading if "margin" in cell.name]
-    headline = (sharp or leading)[0].attack
+    sharp = [attack for attack in leading if surface_of(attack).startswith("margin")]
+    headline = (sharp or leading)[0]
     return {
         label: Cell(
             probe=diagnostic.filled(parts["loss"], headline), split="test", n=study.evaluate.test
