@@ -180,3 +180,22 @@ def test_the_quickstart_is_what_it_promises():
     test = [name for name in plan.trials[0].cells if name.startswith("cell/test/")]
     assert len(test) == 1 + 16 + 1
     assert all(cell.n == 200 for cell in plan.trials[0].cells.values())
+
+
+@pytest.mark.parametrize(
+    ("surfaces", "shown"),
+    [
+        (["ce_raw", "margin_raw"], "margin_raw"),
+        (["margin_raw", "ce_raw"], "margin_raw"),
+        (["ce_raw"], "ce_raw"),
+    ],
+)
+def test_exhibits_are_of_the_headline_on_a_margin_where_there_is_one(plan_of, surfaces, shown):
+    # MMC's cross entropy is blind: its exhibits would show images that nothing attacked.
+    plan = plan_of(
+        attacks={"margin": {"attack": "pgd", "eps": 0.1, "steps": 2, "surface": surfaces}},
+        headline={"attack": "margin"},
+        diagnostics={"exhibits": {}},
+    )
+    (trial,) = plan.trials
+    assert trial.diagnostics["exhibits"].probe.attack.surface == shown

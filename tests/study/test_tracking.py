@@ -234,3 +234,15 @@ def test_an_added_diagnostic_writes_the_run_anew(tracked):
     other, same = tracked(diagnostics={"embedding": {}})
     assert same.id == trial.id
     assert other.stale(same)
+
+
+def test_hit_rate_of_a_random_model_is_a_share_of_its_passes(tracked, store):
+    transform = {"name": "random_resize_pad"}
+    tracker, trial = tracked(methods={"random": {"loss": "sce", "transform": transform}})
+    tracker.finished(trial)
+    (run,) = runs(tracker)
+    name = "cell/test/pgd-l2_rms-tar-margin_raw-eps0.04-n2"
+    outcome = tracking.read_outcome(store, trial.id, trial.cell_ids[name])
+    assert outcome["passes"].tolist() == [10] * 20
+    assert outcome["hit"].max() > 1
+    assert run.data.metrics[name + names.HIT] == pytest.approx(outcome["hit"].mean() / 10)

@@ -102,6 +102,8 @@ def test_logits_losses_and_features_belong_together(build, loss):
     assert torch.equal(passed.losses, classifier.head.loss(features, labels))
     assert torch.equal(passed.logits, classifier(images))
     assert torch.equal(passed.features, features)
+    assert passed.losses.requires_grad
+    assert not passed.logits.requires_grad
 
 
 class Tiny(MNIST5k):

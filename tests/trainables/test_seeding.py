@@ -85,7 +85,9 @@ def test_draws_are_uniform_normal_and_unrelated():
     assert torch.allclose(n.mean(0), torch.zeros(3).double(), atol=0.03)
     assert torch.allclose(n.var(0), torch.ones(3).double(), atol=0.04)
     assert (n.abs() > 1.96).double().mean() == pytest.approx(0.05, abs=0.004)
-    for values in (u, n, torch.cat([u[1:], u[:-1]], dim=1), torch.cat([draws.uniform(6), n], 1)):
+    shifted = torch.cat([u[1:], u[:-1]], dim=1)
+    sizes = torch.cat([draws.uniform(6), n, n.abs()], dim=1)  # a shared draw shows in the size
+    for values in (u, n, shifted, sizes):
         correlation = torch.corrcoef(values.T) - torch.eye(values.shape[1])
         assert correlation.abs().max() < 0.03
 

@@ -139,3 +139,9 @@ def test_identity_is_what_it_was_before_there_were_subsets():
 def test_is_held_as_the_packages_bytes(splits):
     assert splits.train.pixels.dtype == torch.uint8
     assert splits.train.pixels.shape == (4000, 1, 28, 28)
+
+
+def test_a_subset_keeps_no_more_images_alive_than_it_has():
+    small = MNIST5k(subset={"train": 30, "validation": 20}).load(Path())
+    for split in (small.train, small.validation):
+        assert split.pixels.untyped_storage().nbytes() == split.pixels.nbytes == len(split) * 784
