@@ -143,7 +143,8 @@ def batch_of() -> Callable[..., Batch]:
     ) -> Batch:
         indices = torch.arange(len(images)) if indices is None else indices
         draws = Draws((seed,), indices)
-        return Batch(images=images, labels=labels, targets=targets, draws=draws)
+        logits = torch.zeros(len(images), 10)
+        return Batch(images=images, labels=labels, targets=targets, logits=logits, draws=draws)
 
     return make
 

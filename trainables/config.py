@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -31,7 +31,7 @@ from trainables.transforms.base import Transform
 
 SCHEMA = 1
 TRAINING_REVISION = 1  # bumped by whatever alters what training computes
-EVALUATION_REVISION = 1  # the same for judging, survivors and target draws
+EVALUATION_REVISION = 2  # the same for judging, survivors and target draws
 ID_LENGTH = 16
 
 SplitName = Literal["validation", "test"]
@@ -147,6 +147,17 @@ class Cell:
     split: SplitName
     n: int
     seed: int = 0
+
+    @property
+    def group(self) -> tuple[Hashable, ...]:
+        """Equal for cells of a model that one run can answer; reaches no id."""
+        alike = self.probe.alike() if isinstance(self.probe, Attack) else self.probe
+        return alike, self.split, self.n, self.seed
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Ids of the other models it needs."""
+        return self.probe.sources if isinstance(self.probe, Attack) else ()
 
     def id(self, model_id: str) -> str:
         """The content id of this cell's outcome on a model."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from trainables.attacks.base import Attack, AttackOutcome
+from trainables.attacks.base import Attack, AttackOutcome, craft
 from trainables.classifier import Classifier, frozen
 from trainables.config import Cell
 from trainables.datasets.base import BATCH, Split, Splits
-from trainables.diagnostics.base import Findings
+from trainables.diagnostics.base import Diagnostic, Findings
 from trainables.seeding import Draws
 
 
@@ -31,37 +34,55 @@ def accuracy(classifier: Classifier, split: Split, batch: int = BATCH) -> float:
 
 
 def measure(
-    classifier: Classifier, cell: Cell, splits: Splits, batch: int = BATCH
-) -> dict[str, bytes]:
-    """What a cell's attack or diagnostic finds, as objects of a store entry.
+    classifier: Classifier,
+    cells: Sequence[Cell],
+    splits: Splits,
+    models: Mapping[str, Classifier] | None = None,
+    batch: int = BATCH,
+) -> list[dict[str, bytes]]:
+    """What attacks or a diagnostic find, as objects of a store entry for each cell.
 
     Args:
         classifier: the trained model.
-        cell: what to measure, and on which images.
+        cells: what to measure, and on which images; several must have an equal `group`.
         splits: the model's data set, on the model's device.
+        models: the other trained models that the cells need, by id.
         batch: images at a time.
 
     Raises:
-        ValueError: the split has fewer images than the cell asks for.
+        ValueError: the split has fewer images than the cells ask for.
     """
-    split = images_of(cell, splits)
-    if isinstance(cell.probe, Attack):
-        outcome = attacked(classifier, cell.probe, split, cell.seed, batch)
-        return dump_outcome(outcome, split.labels)
-    with frozen(classifier, classifier):
-        return dump_findings(cell.probe.examine(classifier, split, cell.seed))
+    first = cells[0]
+    split = images_of(first, splits)
+    if isinstance(first.probe, Diagnostic):
+        with frozen(classifier, classifier):
+            return [dump_findings(first.probe.examine(classifier, split, first.seed))]
+    attacks = [cell.probe for cell in cells if isinstance(cell.probe, Attack)]
+    outcomes = attacked(classifier, attacks, split, first.seed, models, batch)
+    return [dump_outcome(outcome, split.labels) for outcome in outcomes]
 
 
 def attacked(
-    classifier: Classifier, attack: Attack, split: Split, seed: int, batch: int = BATCH
-) -> AttackOutcome:
-    """The outcome of an attack on all images of a split, `batch` at a time."""
+    classifier: Classifier,
+    attacks: Sequence[Attack],
+    split: Split,
+    seed: int,
+    models: Mapping[str, Classifier] | None = None,
+    batch: int = BATCH,
+) -> list[AttackOutcome]:
+    """The outcomes of attacks that one run answers on all images of a split."""
     parts = [
-        attack(classifier, images, labels, indices=index, seed=seed)
+        craft(attacks, classifier, images, labels, indices=index, seed=seed, models=models)
         for images, labels, index in split.batches(batch)
     ]
-    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in COLUMNS}
-    return AttackOutcome(**columns, passes=parts[0].passes)
+    return [_joined([outcome for _, outcome in part]) for part in zip(*parts, strict=True)]
+
+
+def _joined(parts: Sequence[AttackOutcome]) -> AttackOutcome:
+    columns: dict[str, Any] = {
+        name: torch.cat([getattr(part, name) for part in parts]) for name in COLUMNS
+    }
+    return replace(parts[0], **columns)
 
 
 def images_of(cell: Cell, splits: Splits) -> Split:
@@ -76,7 +97,10 @@ def images_of(cell: Cell, splits: Splits) -> Split:
     return split
 
 
-COLUMNS = tuple(field.name for field in dataclasses.fields(AttackOutcome) if field.name != "passes")
+_WHOLE = ("passes", "stages")  # one value an outcome, not one an image
+COLUMNS = tuple(
+    field.name for field in dataclasses.fields(AttackOutcome) if field.name not in _WHOLE
+)
 
 
 def dump_outcome(outcome: AttackOutcome, labels: Tensor) -> dict[str, bytes]:
@@ -84,7 +108,7 @@ def dump_outcome(outcome: AttackOutcome, labels: Tensor) -> dict[str, bytes]:
     columns = {name: getattr(outcome, name).contiguous() for name in COLUMNS}
     return {
         "outcome.safetensors": safetensors.torch.save({**columns, "labels": labels.cpu()}),
-        "outcome.json": json.dumps({"passes": outcome.passes}).encode(),
+        "outcome.json": json.dumps({name: getattr(outcome, name) for name in _WHOLE}).encode(),
     }
 
 

@@ -15,6 +15,7 @@ ROBUST_VAL = "robust_val"  # the same on validation images: what choices are mad
 # the smallest perturbation and breaks every image in the end: it would make this zero.
 WORST_CASE = "worst_case"
 MASKING_GAP = "masking_gap"  # the headline's weakest surface less the headline
+AUDIT_FAILED = "audit_failed"  # checks of the headline's audit that failed
 N = "n"  # test images attacked
 TRAIN_SECONDS = "train_seconds"
 
@@ -25,6 +26,7 @@ VALIDATION_ACCURACY = "validation_accuracy"
 
 # Prefixes.
 CELL = "cell/"  # one metric a cell, see `cell_name`
+AUDIT = "audit/"  # the same for the attacks of an audit
 BY_STEPS = "by_steps/"  # accuracy with MLflow's step = number of attack steps
 BY_EPS = "by_eps/"  # accuracy with MLflow's step = 1000 eps
 DIAGNOSTIC = "diagnostic/"  # what a diagnostic found: `diagnostic/<label>/<number>`
@@ -34,6 +36,7 @@ HYPER = "hp/"  # swept numbers, so that the UI can filter by >=
 HIT = "-hit"  # share of images whose target was reached (targeted attacks)
 L2_MEDIAN = "-l2_p50"  # median L2 norm of the perturbation over attacked images
 LINF_MEDIAN = "-linf_p50"
+SPREAD = "-spread"  # SD of the accuracy over the passes of a model that draws at random
 
 # Tags of a run.
 TRIAL_ID = "trial_id"
@@ -47,12 +50,16 @@ TRIAL, REPORT = "trial", "report"
 
 # Values of the marks.
 EXPLORATORY = "exploratory"  # one seed: no claim
+TRUSTED = "trusted"
+WEAK = "weak attack"  # a stronger one takes more
+MASKED = "masked"  # gradients say less than there is to find
 UNAUDITED = "unaudited"
-NO_THREAT_MODEL = "no threat model"  # path budgets
+NO_THREAT_MODEL = "no threat model"  # paths, and attacks without a budget
 
 # Artifacts of a trial's run, and of the run tagged REPORT.
 CELLS_FILE = "cells.json"
 OUTCOMES_FILE = "outcomes.parquet"
+AUDIT_FILE = "audit.json"
 DIAGNOSTICS_FOLDER = "diagnostics"  # holds `<label>.safetensors`
 PLAN_FILE = "plan.json"
 STUDY_FILE = "study.yaml"
@@ -68,7 +75,7 @@ def number(value: float) -> str:
 
 def cell_name(
     *,
-    split: str,
+    prefix: str,
     attack: str,
     budget: str,
     targeted: bool,
@@ -79,12 +86,13 @@ def cell_name(
 ) -> str:
     """The metric name of a cell, unique within a study.
 
-    `cell/{split}/{attack}-{budget}-{un|tar}-{surface}-eps{e}-n{N}[-key:value …]`, `extra`
-    holding the parameters that are not at their default. MLflow refuses `=` and `(`.
+    `{prefix}{attack}-{budget}-{un|tar}-{surface}-eps{e}-n{N}[-key:value …]`, the prefix being
+    `cell/test/`, `cell/validation/` or `audit/`, `extra` holding the parameters that are not at
+    their default. MLflow refuses `=` and `(`.
     """
     what = [attack, budget, _direction(targeted), surface]
     size = [f"eps{number(eps)}", f"n{steps}"]
-    return f"{CELL}{split}/" + "-".join([*what, *size, *_pairs(extra)])
+    return prefix + "-".join([*what, *size, *_pairs(extra)])
 
 
 def series_name(

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from trainables.config import Cell, TrialConfig
+from trainables.classifier import Classifier
+from trainables.config import Cell, TrialConfig, model_from
 from trainables.datasets.base import Splits, load_splits
 from trainables.errors import DamagedEntry
 from trainables.evaluation import measure
@@ -33,6 +34,7 @@ class Report:
         epochs: curve points that this step added.
         epoch: epochs trained so far.
         cells: cells measured so far.
+        waits: done but for cells that need another model, which is not there yet.
     """
 
     trial_id: str
@@ -42,6 +44,7 @@ class Report:
     epochs: list[dict[str, float]] = field(default_factory=list)
     epoch: int = 0
     cells: int = 0
+    waits: bool = False
 
 
 class Trial:
@@ -54,8 +57,9 @@ class Trial:
         self.id = config.model.id
         self.record: dict[str, Any] = {"history": [], "cell_seconds": {}, "failures": []}
         self._trainer: Trainer | None = None
-        self._classifier: Any = None
+        self._classifier: Classifier | None = None
         self._missing: list[Cell] | None = None
+        self._waiting: list[Cell] = []  # for models that are not there yet
 
     def advance(self, seconds: float = SLICE_SECONDS) -> Report:
         """One step, with whatever goes wrong caught, recorded and reported."""
@@ -80,12 +84,14 @@ class Trial:
             self._until(seconds, self._measure_next, lambda: not self._missing)
         self._write_record()
         missing = self._missing or []
+        done = self._trainer is None and not missing
         return Report(
             trial_id=self.id,
-            done=self._trainer is None and not missing,
+            done=done,
             epochs=[asdict(epoch) for epoch in epochs],
             epoch=len(self.record["history"]),
-            cells=len(self.config.cells) - len(missing),
+            cells=len(self.config.cells) - len(missing) - len(self._waiting),
+            waits=done and bool(self._waiting),
         )
 
     def _open(self) -> None:
@@ -100,7 +106,14 @@ class Trial:
             history = self.store.read_json(f"models/{self.id}", "history.json")
             self.record["history"] = history
         measured = self.store.entries(f"outcomes/{self.id}")
-        self._missing = [cell for cell in self.config.cells if cell.id(self.id) not in measured]
+        missing = [cell for cell in self.config.cells if cell.id(self.id) not in measured]
+        here = {
+            source: self.store.has(f"models/{source}")
+            for cell in missing
+            for source in cell.sources
+        }
+        self._waiting = [cell for cell in missing if not all(here[id] for id in cell.sources)]
+        self._missing = [cell for cell in missing if cell not in self._waiting]
 
     @staticmethod
     def _until(seconds: float, work: Callable[[], None], finished: Callable[[], bool]) -> None:
@@ -136,25 +149,35 @@ class Trial:
         self._classifier, self._trainer = self._trainer.classifier, None
 
     def _measure_next(self) -> None:
+        """Measures the next cell, and all that the same run answers."""
         assert self._missing
-        cell = self._missing[0]
         started = time.perf_counter()
+        cells = [cell for cell in self._missing if cell.group == self._missing[0].group]
         if self._classifier is None:
-            self._classifier = new_classifier(self.config.model, self.execution)
-            weights = self.store.read(f"models/{self.id}")["weights.safetensors"]
-            load_weights(self._classifier, weights)
-        objects = measure(self._classifier, cell, self._splits())
-        cell_id = cell.id(self.id)
-        self.store.write(
-            f"outcomes/{self.id}/{cell_id}",
-            {
-                **objects,
-                "cell.json": _json(cell.spec()),
-                "execution.json": _json(self.execution.record()),
-            },
-        )
-        self.record["cell_seconds"][cell_id] = round(time.perf_counter() - started, 3)
-        self._missing.pop(0)
+            self._classifier = self._model(self.id)
+        models = {source: self._model(source) for source in cells[0].sources}
+        measured = measure(self._classifier, cells, self._splits(), models)
+        seconds = round((time.perf_counter() - started) / len(cells), 3)
+        for cell, objects in zip(cells, measured, strict=True):
+            cell_id = cell.id(self.id)
+            self.store.write(
+                f"outcomes/{self.id}/{cell_id}",
+                {
+                    **objects,
+                    "cell.json": _json(cell.spec()),
+                    "execution.json": _json(self.execution.record()),
+                },
+            )
+            self.record["cell_seconds"][cell_id] = seconds
+            self._missing.remove(cell)
+
+    def _model(self, model_id: str) -> Classifier:
+        """A trained model of the store."""
+        objects = self.store.read(f"models/{model_id}")
+        config = model_from(json.loads(objects["config.json"]))
+        classifier = new_classifier(config, self.execution)
+        load_weights(classifier, objects["weights.safetensors"])
+        return classifier
 
     def _splits(self) -> Splits:
         return load_splits(self.config.model.dataset, self.execution)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from trainables import registry
 from trainables.losses.base import Head
@@ -169,6 +170,28 @@ def test_deploys_raw_says_whether_raw_and_deployed_are_one(cls):
     head = head_of(cls)
     raw = head(features())
     assert torch.allclose(head.deployed(raw), raw) == cls().deploys_raw
+
+
+def test_infers_deployed_says_whether_probabilities_are_of_the_deployed_logits(cls):
+    head = head_of(cls)
+    raw = head(features())
+    same = torch.allclose(head.probabilities(raw), head.deployed(raw).softmax(dim=1))
+    assert same == cls().infers_deployed
+
+
+def test_trains_deployed_says_whether_it_is_cross_entropy_of_the_deployed_logits(cls):
+    head = learnt(head_of(cls))
+    plain = F.cross_entropy(head.deployed(head(features())), LABELS, reduction="none")
+    assert torch.allclose(head.loss(features(), LABELS), plain) == cls().trains_deployed
+
+
+def test_probabilities_are_the_softmax_of_what_is_inferred(cls):
+    assert getattr(Head.probabilities, "__final__", False)
+    head = head_of(cls)
+    assert type(head).probabilities is Head.probabilities
+    raw = head(features())
+    found = head.inferred(raw).softmax(dim=1)
+    assert torch.equal(head.probabilities(raw), found)
 
 
 def test_probabilities_sum_to_one(cls):

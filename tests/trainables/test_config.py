@@ -29,8 +29,9 @@ from trainables.datasets.mnist5k import MNIST5k
 from trainables.errors import UnknownName
 
 ISCE = {"name": "isce", "s": 1.0, "m": 0.1}
-CELL = Cell(probe=PGD(budget="l2_rms", eps=0.04, steps=50), split="test", n=200)
-OTHER_CELL = Cell(probe=DeepFool(), split="validation", n=100, seed=1)
+# As planned for a model that does not draw at random.
+CELL = Cell(probe=PGD(budget="l2_rms", eps=0.04, steps=50, eot=1), split="test", n=200)
+OTHER_CELL = Cell(probe=DeepFool(eot=1), split="validation", n=100, seed=1)
 
 SCE_TEXT = (
     '{"component":"model","parameters":{"backbone":{"component":"backbone/lenet5",'
@@ -66,6 +67,13 @@ def test_golden_arm_ids(model_config):
 
 
 def test_golden_cell_ids():
+    assert CELL.id("fd04be6adf8147e6") == "b887108c17a5046c"
+    assert OTHER_CELL.id("d2d5aff3b6543f6d") == "e0abad2576b078e9"
+
+
+def test_parameters_that_attacks_have_gained_reach_no_id_at_what_was_done_before(monkeypatch):
+    # Ids from before outcomes had gradients and stages, which the revision alone has changed.
+    monkeypatch.setattr(config_module, "EVALUATION_REVISION", 1)
     assert CELL.id("fd04be6adf8147e6") == "182f5ff35b2ed63c"
     assert OTHER_CELL.id("d2d5aff3b6543f6d") == "ee67454215b6e4f2"
 
@@ -185,6 +193,14 @@ def test_change_of_one_parameter_changes_the_id(model_config, arguments, changed
         {"surface": "ce_raw"},
         {"stop": "last"},
         {"random_start": True},
+        {"alpha_for": 10},
+        {"target": "least_likely"},
+        {"rivals": 3},
+        {"random_start": True, "restarts": 5},
+        {"eot": 20},
+        {"rescale": "unit"},
+        {"budget": "path_l2"},
+        {"budget": {"name": "path_l2", "kappa": 3.0}},
     ],
     ids=str,
 )
@@ -211,7 +227,7 @@ def test_revision_of_training_and_schema_change_model_ids(model_config, monkeypa
 
 def test_revision_of_the_evaluation_changes_cell_ids_alone(model_config, monkeypatch):
     before = model_config().id, CELL.id("m")
-    monkeypatch.setattr(config_module, "EVALUATION_REVISION", 2)
+    monkeypatch.setattr(config_module, "EVALUATION_REVISION", config_module.EVALUATION_REVISION + 1)
     assert model_config().id == before[0]
     assert CELL.id("m") != before[1]
 
@@ -235,6 +251,16 @@ def test_checksum_of_the_data_changes_the_model_id(model_config, monkeypatch):
     before = model_config().id
     monkeypatch.setattr(MNIST5k, "checksum", "0" * 64)
     assert model_config().id != before
+
+
+def test_group_of_a_cell_reaches_no_id():
+    paths = [
+        dataclasses.replace(CELL, probe=PGD(budget="path_l2", eps=0.04, steps=steps, eot=1))
+        for steps in (10, 50)
+    ]
+    assert paths[0].group == paths[1].group != CELL.group
+    assert paths[0].id("m") != paths[1].id("m")
+    assert set(paths[0].spec()) == {"attack", "split", "n", "seed"}
 
 
 def test_trial_config_round_trips(model_config):

@@ -2,17 +2,22 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import dataclass
 
 import pytest
 import safetensors.torch
 import torch
 
+from trainables.attacks.base import Attack
 from trainables.attacks.clean import Clean
 from trainables.attacks.deepfool import DeepFool
 from trainables.attacks.pgd import PGD
 from trainables.config import Cell
 from trainables.datasets.base import Split
+from trainables.diagnostics.embedding import Embedding
+from trainables.diagnostics.theory import Theory
 from trainables.evaluation import COLUMNS, accuracy, attacked, images_of, measure
+from trainables.losses.sce import SCE
 
 ATTACK = PGD(budget="l2_abs", eps=1.2, steps=5, targeted=True, random_start=True)
 
@@ -22,7 +27,8 @@ def cell(attack=ATTACK, split="test", n=60, seed=0):
 
 
 def outcome_of(model, cell, splits, **options):
-    return attacked(model, cell.probe, images_of(cell, splits), cell.seed, **options)
+    (outcome,) = attacked(model, [cell.probe], images_of(cell, splits), cell.seed, **options)
+    return outcome
 
 
 def test_accuracy_is_the_share_of_images_classified_rightly(sce, splits):
@@ -82,21 +88,85 @@ def test_seed_of_the_cell_keys_the_targets(sce, splits):
 def test_more_images_than_there_are_are_not_measured_silently(sce, splits):
     # The cell's id says 600: an outcome of 500 images must not stand under it.
     with pytest.raises(ValueError, match="500"):
-        measure(sce, cell(Clean(), n=600), splits)
+        measure(sce, [cell(Clean(), n=600)], splits)
 
 
 def test_outcome_is_stored_with_labels_and_without_pickle(sce, splits):
-    outcome, objects = outcome_of(sce, cell(), splits), measure(sce, cell(), splits)
+    outcome, (objects,) = outcome_of(sce, cell(), splits), measure(sce, [cell()], splits)
     assert set(objects) == {"outcome.safetensors", "outcome.json"}
     stored = safetensors.torch.load(objects["outcome.safetensors"])
     assert set(stored) == {*COLUMNS, "labels"}
     assert set(COLUMNS) == {
-        *("correct_before", "correct_after", "l2", "linf", "queries", "targets", "hit")
+        *("correct_before", "correct_after", "l2", "linf", "queries", "gradient", "targets"),
+        *("hit", "broken_by", "by_pass"),
     }
     for name in COLUMNS:
         assert torch.equal(stored[name], getattr(outcome, name))
     assert torch.equal(stored["labels"], splits.test.labels[:60])
-    assert json.loads(objects["outcome.json"]) == {"passes": 1}
+    assert json.loads(objects["outcome.json"]) == {"passes": 1, "stages": ["pgd"]}
+
+
+GROUP = [
+    cell(PGD(budget="l2_abs", eps=1.2, steps=steps, alpha=0.2, random_start=True))
+    for steps in (6, 2, 4)
+]
+
+
+def test_cells_of_one_run_are_byte_for_byte_those_measured_alone(sce, splits):
+    assert len({one.group for one in GROUP}) == 1
+    together = measure(sce, GROUP, splits, batch=23)
+    alone = [measure(sce, [one], splits, batch=23) for one in GROUP]
+    assert together == [objects for (objects,) in alone]
+    assert len({objects["outcome.safetensors"] for objects in together}) == 3
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        cell(GROUP[0].probe, split="validation"),
+        cell(GROUP[0].probe, n=59),
+        cell(GROUP[0].probe, seed=1),
+        cell(PGD(budget="l2_abs", eps=1.1, steps=6, alpha=0.2, random_start=True)),
+        cell(Clean()),
+        cell(Embedding()),
+    ],
+    ids=str,
+)
+def test_cells_that_differ_in_more_than_the_steps_are_measured_apart(other):
+    assert other.group != GROUP[0].group
+    assert hash(other.group) is not None
+
+
+def test_diagnostic_is_a_group_of_its_own(sce, splits):
+    one = cell(Theory().filled(SCE(), ATTACK, stochastic=False), n=20)
+    (objects,) = measure(sce, [one], splits)
+    assert set(objects) == {"arrays.safetensors", "numbers.json"}
+
+
+@dataclass(frozen=True)
+class Borrowing(Attack):
+    """Attacks another model than the one that is judged."""
+
+    name, revision = "borrowing", 1  # never registered
+    sources = ("other",)
+
+    def columns(self):
+        return None
+
+    def perturb(self, classifier, batch):
+        attack = PGD(budget="l2_abs", eps=1.2, steps=5)
+        return attack.perturb(batch.models["other"], batch)
+
+
+def test_other_models_reach_the_attack(sce, isce, splits):
+    assert cell(Borrowing()).sources == ("other",)
+    assert cell().sources == cell(Embedding()).sources == ()
+    left = []
+    for other in (sce, isce):
+        (objects,) = measure(sce, [cell(Borrowing())], splits, {"other": other})
+        stored = safetensors.torch.load(objects["outcome.safetensors"])
+        left.append(int(stored["correct_after"].sum()))
+    assert left[0] < left[1] < int(stored["correct_before"].sum())
 
 
 def test_split_knows_its_length_and_front():

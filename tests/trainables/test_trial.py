@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from trainables import trial as trial_module
+from trainables.attacks.base import Attack
 from trainables.attacks.clean import Clean
 from trainables.attacks.deepfool import DeepFool
 from trainables.attacks.pgd import PGD
 from trainables.config import Cell, TrialConfig
 from trainables.datasets.base import Splits
 from trainables.errors import DamagedEntry
+from trainables.evaluation import measure
 from trainables.execution import Execution
 from trainables.store import MANIFEST, Store
 from trainables.training import Trainer
@@ -343,10 +345,10 @@ def test_failure_is_recorded_with_its_traceback(diverging, store):
 def test_failed_cell_keeps_the_model_and_the_cells_before(config, store, whole, monkeypatch):
     real = trial_module.measure
 
-    def fails(classifier, cell, splits):
-        if cell == CELLS[2]:
+    def fails(classifier, cells, splits, models):
+        if CELLS[2] in cells:
             raise RuntimeError("out of memory")
-        return real(classifier, cell, splits)
+        return real(classifier, cells, splits, models)
 
     with monkeypatch.context() as patch:
         patch.setattr(trial_module, "measure", fails)
@@ -397,3 +399,128 @@ def test_two_losses_share_initial_weights_in_their_trials(model_config):
     configs = [model_config(loss) for loss in ("sce", "isce")]
     one, other = (trial_module.new_classifier(config, CPU).state_dict() for config in configs)
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+# One run answers all three: their steps are of one length.
+GROUP = tuple(
+    Cell(
+        probe=PGD(budget="linf", eps=0.1, steps=steps, alpha=0.03, random_start=True),
+        split="test",
+        n=20,
+    )
+    for steps in (2, 6, 4)
+)
+
+
+def test_cells_of_one_run_are_measured_together(config, finished, monkeypatch):
+    asked, real = [], trial_module.measure
+
+    def counts(classifier, cells, *args):
+        asked.append(cells)
+        return real(classifier, cells, *args)
+
+    monkeypatch.setattr(trial_module, "measure", counts)
+    more = dataclasses.replace(config, cells=(GROUP[0], EXTRA, *GROUP[1:]))
+    reports = live(more, finished, seconds=0.0)
+    assert asked == [list(GROUP), [EXTRA]]
+    assert [report.cells for report in reports] == [3, 4]
+    seconds = finished.read_json(f"trials/{config.model.id}", "record.json")["cell_seconds"]
+    assert {cell.id(config.model.id) for cell in more.cells} <= set(seconds)
+
+
+def test_cells_of_one_run_are_byte_for_byte_those_measured_alone(config, finished):
+    alone = Store(f"{finished.root}-alone")
+    shutil.copytree(finished.root, alone.root)
+    live(dataclasses.replace(config, cells=GROUP), finished)
+    for cell in GROUP:
+        live(dataclasses.replace(config, cells=(cell,)), alone)
+    outcomes = result(config, finished)["outcomes"]
+    assert outcomes == result(config, alone)["outcomes"]
+    kept = [outcomes[cell.id(config.model.id)]["outcome.safetensors"] for cell in GROUP]
+    assert len(set(kept)) == 3
+
+
+def test_what_is_missing_of_a_run_is_measured_alone(config, finished, monkeypatch):
+    live(dataclasses.replace(config, cells=GROUP[:2]), finished)
+    before = result(config, finished)["outcomes"]
+    asked, real = [], trial_module.measure
+    monkeypatch.setattr(
+        trial_module,
+        "measure",
+        lambda model, cells, *rest: asked.append(cells) or real(model, cells, *rest),
+    )
+    live(dataclasses.replace(config, cells=GROUP), finished)
+    assert asked == [[GROUP[2]]]
+    after = result(config, finished)["outcomes"]
+    assert {cell: after[cell] for cell in before} == before
+
+
+@dataclasses.dataclass(frozen=True)
+class Borrowing(Attack):
+    """Attacks another model than the one that is judged."""
+
+    name, revision = "borrowing", 1  # never registered
+    source: str
+
+    @property
+    def sources(self):
+        return (self.source,)
+
+    def identity(self):
+        return {"component": "attack/borrowing", "parameters": {"source": self.source}}
+
+    def columns(self):
+        return None
+
+    def perturb(self, classifier, batch):
+        return PGD(budget="l2_abs", eps=2.0, steps=3).perturb(batch.models[self.source], batch)
+
+
+@pytest.fixture
+def other(model_config):
+    """Another model, which the store does not have yet."""
+    return TrialConfig(model=model_config("sce", epochs=1), cells=())
+
+
+@pytest.fixture
+def borrowing(config, other):
+    """The trial with a cell that needs the other model."""
+    cell = Cell(probe=Borrowing(other.model.id), split="test", n=20)
+    return dataclasses.replace(config, cells=(*CELLS, cell))
+
+
+def test_cell_waits_for_the_model_that_it_needs(borrowing, other, store, whole, monkeypatch):
+    *others, last = live(borrowing, store)
+    assert not any(report.waits for report in others)
+    assert (last.done, last.failed, last.waits, last.cells) == (True, None, True, 3)
+    assert result(borrowing, store) == whole[1]  # all but the one
+    (again,) = live(borrowing, store)
+    assert again.waits
+
+    assert not live(other, store)[-1].waits
+    monkeypatch.setattr(Trainer, "epoch", never)
+    (report,) = live(borrowing, store)
+    assert (report.done, report.failed, report.waits, report.cells) == (True, None, False, 4)
+    (cell,) = borrowing.cells[3:]
+    kept = result(borrowing, store)["outcomes"].pop(cell.id(borrowing.model.id))
+    models = [Trial(each, store, CPU)._model(each.model.id) for each in (borrowing, other)]
+    splits = trial_module.load_splits()
+    (expected,) = measure(models[0], [cell], splits, {other.model.id: models[1]})
+    assert {name: kept[name] for name in expected} == expected
+
+
+def test_cell_whose_model_is_there_does_not_wait(borrowing, other, store):
+    live(other, store)
+    reports = live(borrowing, store, seconds=0.0)
+    assert [report.cells for report in reports] == [0, 0, 0, 1, 2, 3, 4]
+    assert not any(report.waits for report in reports)
+
+
+def test_damaged_source_is_waited_for_again(borrowing, other, finished, whole):
+    live(other, finished)
+    spoil(finished, f"models/{other.model.id}", "weights.safetensors")
+    reports = live(borrowing, finished)
+    assert f"models/{other.model.id} is damaged" in reports[0].warning
+    assert [report.failed for report in reports] == [None] * len(reports)
+    assert reports[-1].waits
+    assert result(borrowing, finished) == whole[1]

@@ -1,11 +1,11 @@
-"""Budgets: how epsilon is read (METHODS 3). Each is a ball around the image."""
+"""Budgets: how epsilon is read (METHODS 3). A ball around the image, or a path that leaves it."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import PlainValidator
+from pydantic import AfterValidator, Field, PlainValidator
 from torch import Tensor
 
 from trainables import registry
@@ -14,21 +14,33 @@ from trainables.seeding import Draws
 
 Norm = Literal["l2", "linf"]
 TINY = 1e-30  # below it a gradient counts as zero
+Kappa = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Budget(Component):
-    """A ball: its norm, and its radius for a given eps.
+    """How far an attack may go, for a given eps and number of steps.
 
     Attributes:
-        norm: the norm the ball is of.
+        norm: the norm that sizes are measured in, and that a step is the steepest in.
+        threat: whether it is a threat model: a ball says what the image may become, a path
+            only what the attacker does.
     """
 
     kind: ClassVar[str] = "budget"
     norm: ClassVar[Norm]
+    threat: ClassVar[bool] = True
 
     @abstractmethod
-    def radius(self, images: Tensor, eps: float) -> Tensor:
-        """The ball's radius around each image (B, C, H, W): (B, 1, 1, 1)."""
+    def radius(self, images: Tensor, eps: float, steps: int) -> Tensor:
+        """The largest perturbation of each image (B, C, H, W): (B, 1, 1, 1)."""
+
+    def step_length(self, images: Tensor, eps: float, steps: int) -> Tensor:
+        """The usual length of one of `steps` steps: 2.5 radius / N (Madry et al. 2018)."""
+        return 2.5 * self.radius(images, eps, steps) / steps
+
+    def project(self, delta: Tensor, radius: Tensor) -> Tensor:
+        """The nearest perturbation that is allowed."""
+        return project(delta, radius, self.norm)
 
 
 @component("l2_abs", revision=1)
@@ -37,9 +49,9 @@ class L2Absolute(Budget):
 
     norm: ClassVar[Norm] = "l2"
 
-    def radius(self, images: Tensor, eps: float) -> Tensor:
+    def radius(self, images: Tensor, eps: float, steps: int) -> Tensor:
         """The radius is eps."""
-        return images.new_full((len(images), 1, 1, 1), eps)
+        return _everywhere(images, eps)
 
 
 @component("l2_rms", revision=1)
@@ -48,9 +60,20 @@ class L2RootMeanSquare(Budget):
 
     norm: ClassVar[Norm] = "l2"
 
-    def radius(self, images: Tensor, eps: float) -> Tensor:
+    def radius(self, images: Tensor, eps: float, steps: int) -> Tensor:
         """The radius is eps sqrt(d): 28 eps on MNIST, 55.4 eps on CIFAR-10."""
-        return images.new_full((len(images), 1, 1, 1), eps * images[0].numel() ** 0.5)
+        return _everywhere(images, eps * images[0].numel() ** 0.5)
+
+
+@component("l2_rel", revision=1)
+class L2Relative(Budget):
+    """|delta|_2 <= eps |x|_2."""
+
+    norm: ClassVar[Norm] = "l2"
+
+    def radius(self, images: Tensor, eps: float, steps: int) -> Tensor:
+        """The radius is eps times the image's own norm."""
+        return eps * size(images, "l2")
 
 
 @component("linf", revision=1)
@@ -59,12 +82,69 @@ class LInf(Budget):
 
     norm: ClassVar[Norm] = "linf"
 
-    def radius(self, images: Tensor, eps: float) -> Tensor:
+    def radius(self, images: Tensor, eps: float, steps: int) -> Tensor:
         """The radius is eps."""
-        return images.new_full((len(images), 1, 1, 1), eps)
+        return _everywhere(images, eps)
+
+
+class Path(Budget):
+    """N steps of one length each and no projection: the image may end N steps away."""
+
+    threat: ClassVar[bool] = False
+    kappa: Kappa
+
+    def radius(self, images: Tensor, eps: float, steps: int) -> Tensor:
+        """N kappa eps: where a straight path ends."""
+        return steps * self.step_length(images, eps, steps)
+
+    def step_length(self, images: Tensor, eps: float, steps: int) -> Tensor:
+        """Kappa eps, however many steps there are."""
+        return _everywhere(images, self.kappa * eps)
+
+    def project(self, delta: Tensor, radius: Tensor) -> Tensor:
+        """Nothing is projected."""
+        return delta
+
+
+@component("path_l2", revision=1)
+class L2Path(Path):
+    """N steps of length kappa eps along g / |g|_2.
+
+    Attributes:
+        kappa: steps' length in eps; METHODS 3 tried 1, 3 and 6.
+    """
+
+    norm: ClassVar[Norm] = "l2"
+    kappa: Kappa = 1.0
+
+
+@component("path_linf", revision=1)
+class LInfPath(Path):
+    """N steps kappa eps sign(g).
+
+    Attributes:
+        kappa: steps' length in eps; METHODS 3 tried 0.5 and 1.
+    """
+
+    norm: ClassVar[Norm] = "linf"
+    kappa: Kappa = 1.0
+
+
+def _ball(budget: Budget) -> Budget:
+    if not budget.threat:
+        raise ValueError(f"expected a ball such as l2_abs or linf, found the path {budget.name}")
+    return budget
+
+
+def _l2_ball(budget: Budget) -> Budget:
+    if budget.norm != "l2":
+        raise ValueError(f"expected a ball in L2 such as l2_abs, found {budget.name}")
+    return _ball(budget)
 
 
 BudgetField = Annotated[Budget, PlainValidator(registry.reader("budget"))]
+BallField = Annotated[BudgetField, AfterValidator(_ball)]
+L2BallField = Annotated[BudgetField, AfterValidator(_l2_ball)]
 
 
 def size(delta: Tensor, norm: Norm) -> Tensor:
@@ -103,3 +183,7 @@ def random_point(images: Tensor, radius: Tensor, norm: Norm, draws: Draws) -> Te
         length = draws.at("length").uniform(1) ** (1 / size_of_image)
         noise = direction / direction.norm(dim=1, keepdim=True) * length
     return images + radius * noise.to(images).view_as(images)
+
+
+def _everywhere(images: Tensor, value: float) -> Tensor:
+    return images.new_full((len(images), 1, 1, 1), value)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from trainables.attacks.base import Attack, Batch
+from trainables.attacks.base import Attack, Batch, Crafted
 from trainables.classifier import Classifier
 from trainables.registry import component
 
@@ -17,6 +16,6 @@ class Clean(Attack):
     def columns(self) -> None:
         """It has none."""
 
-    def perturb(self, classifier: Classifier, batch: Batch) -> tuple[Tensor, Tensor]:
+    def perturb(self, classifier: Classifier, batch: Batch) -> Crafted:
         """The images, at no query."""
-        return batch.images, torch.zeros(len(batch.images), dtype=torch.long)
+        return Crafted(images=batch.images, queries=torch.zeros_like(batch.labels))

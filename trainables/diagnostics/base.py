@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import PlainValidator
 from torch import Tensor
 
-from trainables import registry
 from trainables.attacks.base import Attack
 from trainables.classifier import Classifier
 from trainables.datasets.base import Split
@@ -35,7 +33,7 @@ class Diagnostic(Component):
 
     kind: ClassVar[str] = "diagnostic"
 
-    def filled(self, loss: Loss, headline: Attack) -> Diagnostic:
+    def filled(self, loss: Loss, headline: Attack, *, stochastic: bool) -> Diagnostic:
         """The same with what it leaves to the study: the model's loss, the leading attack."""
         return self
 
@@ -48,6 +46,3 @@ class Diagnostic(Component):
             split: the images to look at, in their fixed order.
             seed: of whatever is drawn.
         """
-
-
-AttackField = Annotated[Attack, PlainValidator(registry.reader("attack"))]

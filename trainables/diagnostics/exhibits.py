@@ -7,11 +7,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from trainables.attacks.base import Attack
+from trainables.attacks.base import Attack, AttackField
 from trainables.attacks.surfaces import objective
 from trainables.classifier import Classifier
 from trainables.datasets.base import Split
-from trainables.diagnostics.base import AttackField, Diagnostic, Findings
+from trainables.diagnostics.base import Diagnostic, Findings
 from trainables.losses.base import Loss
 from trainables.registry import component
 from trainables.seeding import Draws
@@ -37,9 +37,10 @@ class Exhibits(Diagnostic):
 
     attack: AttackField | None = None
 
-    def filled(self, loss: Loss, headline: Attack) -> Exhibits:
+    def filled(self, loss: Loss, headline: Attack, *, stochastic: bool) -> Exhibits:
         """With the leading attack in place of none."""
-        return replace(self, attack=(self.attack or headline).for_loss(loss))
+        attack = (self.attack or headline).settled(loss, stochastic=stochastic)
+        return replace(self, attack=attack)
 
     def examine(self, classifier: Classifier, split: Split, seed: int) -> Findings:
         """Attacks all images, and keeps some."""

@@ -9,11 +9,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from trainables.attacks.base import Attack
+from trainables.attacks.base import Attack, AttackField
 from trainables.attacks.deepfool import DeepFool
 from trainables.classifier import Classifier
 from trainables.datasets.base import Split
-from trainables.diagnostics.base import AttackField, Diagnostic, Findings
+from trainables.diagnostics.base import Diagnostic, Findings
 from trainables.losses.base import Loss
 from trainables.losses.isce import ISCE
 from trainables.registry import component
@@ -45,14 +45,14 @@ class Theory(Diagnostic):
     m: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     attack: AttackField = DeepFool()
 
-    def filled(self, loss: Loss, headline: Attack) -> Theory:
+    def filled(self, loss: Loss, headline: Attack, *, stochastic: bool) -> Theory:
         """With the s and m of an I-SCE model."""
         own = loss if isinstance(loss, ISCE) else ISCE()
         return replace(
             self,
             s=own.s if self.s is None else self.s,
             m=own.m if self.m is None else self.m,
-            attack=self.attack.for_loss(loss),
+            attack=self.attack.settled(loss, stochastic=stochastic),
         )
 
     def examine(self, classifier: Classifier, split: Split, seed: int) -> Findings:

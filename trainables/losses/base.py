@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, final
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,9 +34,14 @@ class Head(nn.Module):
         """What the argmax is taken over when the model is used, (B, K)."""
         return raw
 
+    def inferred(self, raw: Tensor) -> Tensor:
+        """What the softmax is taken over when the model reports probabilities, (B, K)."""
+        return self.deployed(raw)
+
+    @final
     def probabilities(self, raw: Tensor) -> Tensor:
         """What the deployed model reports as class probabilities, (B, K)."""
-        return self.deployed(raw).softmax(dim=1)
+        return self.inferred(raw).softmax(dim=1)
 
     @abstractmethod
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
@@ -85,6 +90,16 @@ class Loss(Component):
     def deploys_raw(self) -> bool:
         """True where raw and deployed logits are one: equal surfaces are then attacked once."""
         return True
+
+    @property
+    def infers_deployed(self) -> bool:
+        """True where probabilities are the softmax of the deployed logits."""
+        return True
+
+    @property
+    def trains_deployed(self) -> bool:
+        """True where the training loss is CE(deployed logits, y)."""
+        return False
 
     def refuses(self, width: int, classes: int) -> str | None:
         """Why it cannot be had with D = `width` features and K = `classes`; None if it can."""

@@ -43,6 +43,16 @@ class ISCE(Loss):
         """Only normalised logits differ from what the linear layer gives."""
         return self.normalize != "logits"
 
+    @property
+    def infers_deployed(self) -> bool:
+        """Only s = 1, m = 0 puts nothing on the largest logit."""
+        return (self.s, self.m) == (1, 0)
+
+    @property
+    def trains_deployed(self) -> bool:
+        """Only s = 1, m = 0 puts nothing on the true class's logit."""
+        return (self.s, self.m) == (1, 0)
+
 
 class _Head(LinearHead):
     def __init__(self, width: int, classes: int, config: ISCE) -> None:
@@ -74,10 +84,10 @@ class _Head(LinearHead):
         rival = others.max(dim=1).values  # one class of those tied: amax averages gradients
         return rival + F.nll_loss(raw, labels, reduction="none")  # nll: -z_y
 
-    def probabilities(self, raw: Tensor) -> Tensor:
+    def inferred(self, raw: Tensor) -> Tensor:
         """Eq. 2: s and m are put on the largest logit, whichever class that is."""
         f = self.deployed(raw)
-        return self._infer(f, f.argmax(dim=1)).softmax(dim=1)
+        return self._infer(f, f.argmax(dim=1))
 
     def _infer(self, f: Tensor, index: Tensor) -> Tensor:
         """Puts s f_i + m in place of f_i, i = `index`."""

@@ -17,6 +17,11 @@ class SCE(Loss):
         """A linear layer."""
         return _Head(width, classes)
 
+    @property
+    def trains_deployed(self) -> bool:
+        """Its training loss is CE(z, y)."""
+        return True
+
 
 class _Head(LinearHead):
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from trainables.attacks.base import Eps, Steps
-from trainables.attacks.budgets import BudgetField, project, random_point, steepest
+from trainables.attacks.budgets import BudgetField, random_point, steepest
 from trainables.classifier import Classifier, TrainingPass, frozen
 from trainables.regimes.base import Regime
 from trainables.registry import component
@@ -58,8 +58,8 @@ class Adversarial(Regime):
     def _perturb(
         self, classifier: Classifier, images: Tensor, labels: Tensor, draws: Draws
     ) -> Tensor:
-        radius = self.budget.radius(images, self.eps)
-        alpha = 2.5 * radius / self.steps if self.alpha is None else self.alpha
+        radius = self.budget.radius(images, self.eps, self.steps)
+        alpha = self.alpha or self.budget.step_length(images, self.eps, self.steps)
         norm, current = self.budget.norm, images
         if self.random_start:
             current = random_point(images, radius, norm, draws.at("start")).clamp(0, 1)
@@ -69,5 +69,5 @@ class Adversarial(Regime):
             value = classifier.head.inner(features, labels).sum()
             (gradient,) = torch.autograd.grad(value, current)
             moved = current.detach() + alpha * steepest(gradient, norm)
-            current = (images + project(moved - images, radius, norm)).clamp(0, 1)
+            current = (images + self.budget.project(moved - images, radius)).clamp(0, 1)
         return current.detach()

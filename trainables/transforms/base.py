@@ -35,6 +35,11 @@ class Transform(Component):
     def build(self) -> Transformation:
         """The module."""
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether a deployed model with it draws at random."""
+        return self.build().stochastic
+
     def refuses(self, shape: tuple[int, int, int]) -> str | None:
         """Why it cannot be had with images of `shape` (C, H, W); None if it can."""
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainables.attacks.base import Attack, Batch, Columns, Eps
+from trainables.attacks.base import Attack, Batch, Columns, Crafted, Eps
 from trainables.attacks.budgets import Norm
 from trainables.classifier import Classifier
 from trainables.registry import component
@@ -42,8 +42,8 @@ class SignNoise(Attack):
             extra={},
         )
 
-    def perturb(self, classifier: Classifier, batch: Batch) -> tuple[Tensor, Tensor]:
+    def perturb(self, classifier: Classifier, batch: Batch) -> Crafted:
         """One move, at no query; draws are keyed by the image."""
         uniform = batch.draws.uniform(batch.images[0].numel()).to(batch.images)
         moved = batch.images + self.eps * (2 * uniform.round() - 1).view_as(batch.images)
-        return moved, torch.zeros(len(moved), dtype=torch.long)
+        return Crafted(images=moved, queries=torch.zeros_like(batch.labels))

@@ -43,7 +43,7 @@ def test_classes_of_one_point_each_have_no_ratio():
 
 
 def test_is_stored_as_arrays_and_numbers(sce, splits):
-    objects = measure(sce, Cell(probe=Embedding(), split="test", n=20), splits)
+    (objects,) = measure(sce, [Cell(probe=Embedding(), split="test", n=20)], splits)
     assert set(objects) == {"arrays.safetensors", "numbers.json"}
 
 

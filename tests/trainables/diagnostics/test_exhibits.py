@@ -63,9 +63,14 @@ def test_the_first_32_and_the_8_at_either_end_are_kept(found, sce, splits):
 
 def test_takes_the_studys_leading_attack_in_the_models_own_form():
     deployed = PGD(eps=0.1, steps=2, surface="margin_deployed")
-    assert Exhibits().filled(SCE(), deployed).attack == PGD(eps=0.1, steps=2, surface="margin_raw")
-    assert Exhibits().filled(ISCE(), deployed).attack == deployed
-    assert Exhibits(attack=ATTACK).filled(SCE(), deployed).attack == ATTACK
+
+    def filled(loss, stochastic=True, **own):
+        return Exhibits(**own).filled(loss, deployed, stochastic=stochastic).attack
+
+    assert filled(SCE()) == PGD(eps=0.1, steps=2, surface="margin_raw")
+    assert filled(SCE(), stochastic=False) == PGD(eps=0.1, steps=2, surface="margin_raw", eot=1)
+    assert filled(ISCE()) == deployed
+    assert filled(SCE(), attack=ATTACK) == ATTACK
 
 
 def test_few_images_are_all_shown(sce, splits):

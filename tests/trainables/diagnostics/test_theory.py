@@ -15,9 +15,13 @@ N = 60
 HEADLINE = PGD(eps=0.1, steps=2)
 
 
+def filled(loss, stochastic=False, **own):
+    return Theory(**own).filled(loss, HEADLINE, stochastic=stochastic)
+
+
 @pytest.fixture(scope="module")
 def found(isce, splits):
-    theory = Theory().filled(ISCE(s=2.0, m=0.1), HEADLINE)
+    theory = filled(ISCE(s=2.0, m=0.1))
     return theory.examine(isce, splits.test.first(N), seed=0)
 
 
@@ -54,20 +58,20 @@ def test_numbers_are_shares_of_the_broken_images(found):
 
 
 def test_s_and_m_are_the_models_own_or_the_papers():
-    own = Theory().filled(ISCE(s=1.5, m=0.05), HEADLINE)
+    own = filled(ISCE(s=1.5, m=0.05))
     assert (own.s, own.m) == (1.5, 0.05)
-    papers = Theory().filled(SCE(), HEADLINE)
+    papers = filled(SCE())
     assert (papers.s, papers.m) == (1.0, 0.1)
-    given = Theory(s=3.0).filled(ISCE(s=1.5, m=0.05), HEADLINE)
+    given = filled(ISCE(s=1.5, m=0.05), s=3.0)
     assert (given.s, given.m) == (3.0, 0.05)
 
 
 def test_a_model_that_nothing_breaks_has_no_shares(isce, splits):
-    idle = Theory(attack=PGD(eps=0.0, steps=1)).filled(ISCE(), HEADLINE)
+    idle = filled(ISCE(), attack=PGD(eps=0.0, steps=1))
     assert idle.examine(isce, splits.test.first(10), seed=0).numbers == {"broken": 0.0}
 
 
 def test_large_raw_logits_give_finite_numbers(sce, splits):
-    theory = Theory().filled(SCE(), HEADLINE)
+    theory = filled(SCE())
     numbers = theory.examine(sce, splits.test.first(30), seed=0).numbers
     assert all(np.isfinite(value) for value in numbers.values())

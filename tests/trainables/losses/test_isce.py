@@ -135,6 +135,24 @@ def test_inference_changes_the_class_in_the_counter_example(on_logits):
     assert head.probabilities(z).argmax() != head.deployed(z).argmax()
 
 
+@pytest.mark.parametrize("normalize", ["logits", "features", "none"])
+@pytest.mark.parametrize(("s", "m"), [(1.0, 0.0), (1.0, 0.1), (2.0, 0.0), (2.0, 0.1)])
+def test_only_s_1_m_0_leaves_training_and_inference_as_they_are(on_logits, normalize, s, m):
+    loss = ISCE(s=s, m=m, normalize=normalize)
+    head, z, labels = on_logits(loss), random_logits(20), torch.arange(20) % 10
+    f = head.deployed(head(z))
+    assert torch.allclose(head.inferred(head(z)), f) == loss.infers_deployed
+    plain = F.cross_entropy(f, labels, reduction="none")
+    assert torch.allclose(head.loss(z, labels), plain) == loss.trains_deployed
+    assert loss.infers_deployed == loss.trains_deployed == ((s, m) == (1.0, 0.0))
+
+
+def test_inferred_logits_put_s_and_m_on_the_largest(on_logits):
+    z = torch.tensor([[3.0, 4.0] + [0.0] * 8]).double()
+    found = on_logits(ISCE(s=2.0, m=0.1)).inferred(z)
+    assert found.flatten().tolist() == pytest.approx([0.6, 2 * 0.8 + 0.1] + [0.0] * 8)
+
+
 def test_deployed_logits_do_not_know_the_labels(isce, splits):
     images = splits.test.images[:20]
     with torch.no_grad():

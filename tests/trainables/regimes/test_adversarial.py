@@ -20,6 +20,7 @@ from trainables.training import new_classifier
 ARMS = [
     Adversarial(budget="linf", eps=0.2, steps=5),
     Adversarial(budget="l2_abs", eps=1.5, steps=5),
+    Adversarial(budget="l2_rel", eps=0.15, steps=5),
 ]
 every_arm = pytest.mark.parametrize("arm", ARMS, ids=lambda arm: arm.budget.name)
 
@@ -55,7 +56,7 @@ def test_trains_on_examples_within_the_ball_and_the_box(model, batch, arm):
     spy = Spy(model)
     arm.training_pass(model, *batch, draws(40))
     ((adversarial, training),) = spy.seen
-    radius = arm.budget.radius(batch[0], arm.eps)
+    radius = arm.budget.radius(batch[0], arm.eps, arm.steps)
     assert (size(adversarial - batch[0], arm.budget.norm) <= radius * (1 + 1e-5)).all()
     assert adversarial.min() >= 0
     assert adversarial.max() <= 1
