@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from analysis.checks import ABOVE
 from analysis.choice import Arm, shown_arms
 from analysis.plan import Cell, Group, Plan
 from analysis.runs import Results
 from analysis.statistics import SEEDS_FOR_A_CLAIM, Estimate, estimate, paired_difference
+from analysis.tables.audit import gravest, headline_marks
 from analysis.tables.text import percent, share
 from trainables import names
 
 _SURFACE = "ce_deployed"  # what naive code attacks
-MASKED = 0.02  # a surface so far above the headline hides gradients
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Comparison:
 
     Attributes:
         label: The method, at validation's choice if it was tuned.
+        mark: Of the headline, the gravest over seeds; empty without a result.
         headline: Accuracy under the headline attack on test images.
         deployed: The same attack on the deployed scores alone; empty where not planned.
         gap: `deployed - headline`, seed by seed: how much the deployed scores mask.
@@ -29,6 +31,7 @@ class Comparison:
     """
 
     label: str
+    mark: str
     headline: Estimate
     deployed: Estimate
     gap: Estimate
@@ -80,6 +83,7 @@ def _comparison(arm: Arm, deployed: Cell | None, against: Mapping[str, Arm]) -> 
     apparent = arm.values(deployed.metric) if deployed else headline.iloc[:0]
     return Comparison(
         label=arm.label,
+        mark=gravest(headline_marks(arm)),
         headline=estimate(headline),
         deployed=estimate(apparent),
         gap=paired_difference(apparent, headline),
@@ -97,6 +101,7 @@ def _sentences(
     arms: Sequence[Arm],
     comparisons: Mapping[str, Comparison],
 ) -> Iterator[str]:
+    marks = {arm.method: comparisons[arm.label].mark for arm in arms}
     yield (
         f"On {group} the headline is accuracy on test images under {plan.headline_label}, for "
         "each image against the worst of the raw surfaces."
@@ -106,16 +111,37 @@ def _sentences(
             yield f"The baseline {arm.label} keeps {_kept(comparisons[arm.label].headline)}."
     for arm in arms:
         if arm.method in plan.chosen_methods or plan.controls(arm.method):
-            yield from _subject(plan, arm, comparisons)
-    marks = {mark for arm in arms for mark in arm.rows["attack_mark"] if mark}
-    if names.UNAUDITED in marks:
-        yield (
-            f"The attacks are {names.UNAUDITED}: a stronger one may leave less, so these are "
-            "upper bounds on robustness."
-        )
+            yield from _subject(plan, arm, comparisons, marks)
+    yield from _trust([comparison for comparison in comparisons.values() if comparison.mark])
 
 
-def _subject(plan: Plan, arm: Arm, comparisons: Mapping[str, Comparison]) -> Iterator[str]:
+_TRUST = {
+    names.MASKED: "the attack misses what there is to find, which says nothing of robustness and "
+    "supports no claim",
+    names.WEAK: "a stronger one leaves less, so this supports no claim",
+    names.NO_THREAT_MODEL: "the attack keeps to no ball, so this supports no claim",
+    names.UNAUDITED: "a stronger attack may leave less, so this is an upper bound on robustness "
+    "and supports no claim; `audit: {}` in the study file audits it",
+    names.TRUSTED: "AutoAttack takes at most 2 points more, and no check fails",
+}
+
+
+def _trust(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """How far each headline is to be believed."""
+    for mark, meaning in _TRUST.items():
+        marked = [comparison.label for comparison in comparisons if comparison.mark == mark]
+        if marked:
+            whose = "All headlines" if len(marked) == len(comparisons) else _of(marked)
+            yield f"{whose}: {mark}, {meaning}."
+
+
+def _of(labels: Sequence[str]) -> str:
+    return f"The headline{'s' if len(labels) > 1 else ''} of {', '.join(labels)}"
+
+
+def _subject(
+    plan: Plan, arm: Arm, comparisons: Mapping[str, Comparison], marks: Mapping[str, str]
+) -> Iterator[str]:
     """One method that the study is about: headline, differences, masking, what it is worth."""
     mine = comparisons[arm.label]
     if mine.headline.is_missing:
@@ -136,7 +162,7 @@ def _subject(plan: Plan, arm: Arm, comparisons: Mapping[str, Comparison]) -> Ite
         yield f"At equal seeds that is {', '.join(named)}."
     if not mine.gap.is_missing:
         yield _masking(mine)
-    yield _worth(arm, mine)
+    yield _worth(arm, mine, marks)
 
 
 def _difference(value: Estimate, name: str) -> str:
@@ -146,7 +172,7 @@ def _difference(value: Estimate, name: str) -> str:
 
 
 def _masking(mine: Comparison) -> str:
-    masked = mine.gap.mean > MASKED
+    masked = mine.gap.mean > ABOVE
     meaning = "masking, not robustness" if masked else "no sign of masking"
     return (
         f"Attacked through its deployed scores ({_SURFACE}) alone it keeps "
@@ -162,8 +188,8 @@ def _kept(value: Estimate) -> str:
     return f"{percent(value)} % ({value.seeds} seeds)"
 
 
-def _worth(arm: Arm, mine: Comparison) -> str:
-    """How far the evidence carries, from the fewest seeds of any difference."""
+def _worth(arm: Arm, mine: Comparison, marks: Mapping[str, str]) -> str:
+    """How far the evidence carries: the fewest seeds of any difference, and both sides' marks."""
     pairs = [value for value in mine.differences.values() if not value.is_missing]
     seeds = min([mine.headline.seeds, *(value.seeds for value in pairs)])
     if seeds == 1:
@@ -176,4 +202,7 @@ def _worth(arm: Arm, mine: Comparison) -> str:
     decided = [name for name, value in mine.differences.items() if value.excludes_zero]
     if not decided:
         return "No difference is distinguishable from zero at the 95 % level."
-    return f"Distinguishable from zero at the 95 % level: the difference to {', '.join(decided)}."
+    told = f"Distinguishable from zero at the 95 % level: the difference to {', '.join(decided)}"
+    sides = {mine.label: mine.mark, **{name: marks[name] for name in decided}}
+    doubted = [name for name, mark in sides.items() if mark != names.TRUSTED]
+    return f"{told}; no claim, since not trusted: {', '.join(doubted)}." if doubted else f"{told}."

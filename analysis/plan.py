@@ -46,7 +46,23 @@ class Setting:
 
 @dataclass(frozen=True)
 class Cell:
-    """One number that the plan wants of every model: accuracy under one attack, or clean."""
+    """One number that the plan wants of every model: accuracy under one attack, or clean.
+
+    Attributes:
+        name: Its metric.
+        split: Which images.
+        attack: The study's label for the attack, or the check's.
+        n: How many images, of most models.
+        algorithm: The attack's own name.
+        budget: How eps is read.
+        norm: Of the threat model; empty without one.
+        surface: What is differentiated.
+        targeted: Whether it aims at a class.
+        eps: Its size.
+        steps: Its steps, or queries.
+        extra: Parameters that are not at their default.
+        check: The check of the audit that it is for; empty for the study's own.
+    """
 
     name: str
     split: str
@@ -54,11 +70,13 @@ class Cell:
     n: int
     algorithm: str = ""
     budget: str = ""
+    norm: str = ""
     surface: str = ""
     targeted: bool = False
     eps: float = 0.0
     steps: int = 0
     extra: tuple[tuple[str, str], ...] = ()
+    check: str = ""
 
     @property
     def is_clean(self) -> bool:
@@ -77,8 +95,8 @@ class Cell:
 
     @property
     def has_threat_model(self) -> bool:
-        """A path bounds what the attacker does, not what the image may become."""
-        return not self.budget.startswith("path")
+        """A path bounds what the attacker does, DeepFool's overshoot nothing at all."""
+        return bool(self.norm)
 
     @property
     def setting(self) -> Setting:
@@ -196,8 +214,12 @@ class Plan:
 
     @property
     def test_attacks(self) -> tuple[Cell, ...]:
-        """The cells on test images that have an attack."""
-        return tuple(cell for cell in self.cells if cell.split == names.TEST and not cell.is_clean)
+        """The study's cells on test images that have an attack; none of the audit's."""
+        return tuple(
+            cell
+            for cell in self.cells
+            if cell.split == names.TEST and not cell.is_clean and not cell.check
+        )
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
@@ -229,9 +251,11 @@ def _cell(name: str, raw: Mapping[str, Any]) -> Cell:
         n=int(raw["n"]),
         algorithm=raw.get("algorithm") or "",
         budget=raw.get("budget") or "",
+        norm=raw.get("norm") or "",
         surface=raw.get("surface") or "",
         targeted=bool(raw.get("targeted")),
         eps=float(raw.get("eps") or 0.0),
         steps=int(raw.get("steps") or 0),
         extra=extra,
+        check=raw.get("check") or "",
     )

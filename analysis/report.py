@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -10,7 +11,7 @@ from typing import Any
 
 import plotly.io
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from analysis.answer import first_answer
 from analysis.closer import Look, look_closer
@@ -21,9 +22,10 @@ from analysis.figures.style import inlined, method_colours, save, save_data
 from analysis.figures.surface import draw_figure3
 from analysis.runs import Results, load
 from analysis.tables.accuracy import AccuracyTable, accuracy_table, choice_note, table_frame
+from analysis.tables.audit import TITLES, Audits, AuditTable, audit_frame, audit_table, read_audits
 from analysis.tables.latex import to_latex
 from analysis.tables.markdown import to_markdown, to_terminal
-from analysis.tables.text import percent, points
+from analysis.tables.text import MARK_MEANINGS, MARK_SIGNS, percent, points
 from trainables import names, theory
 
 _LIBRARIES = ("jinja2", "matplotlib", "mlflow", "numpy", "pandas", "plotly", "scipy")
@@ -76,12 +78,14 @@ def write_report(tracking_uri: str, study: str, folder: Path, command: str) -> R
     """
     results = load(tracking_uri, study)
     folder.mkdir(parents=True, exist_ok=True)
-    tables = [accuracy_table(results, group) for group in results.plan.groups]
-    files = _write_tables(tables, folder)
+    audits = read_audits(results)
+    tables = [accuracy_table(results, group, audits) for group in results.plan.groups]
+    verdicts = [audit_table(results, group, audits) for group in results.plan.groups]
+    files = [*_write_tables(tables, folder), *_write_audits(results, audits, folder)]
     shown, drawn = _write_surfaces(results, folder)
     looks, looked_at = look_closer(results, folder)
     page = folder / "index.html"
-    page.write_text(_page(results, tables, shown, looks, command), encoding="utf-8")
+    page.write_text(_page(results, tables, verdicts, shown, looks, command), encoding="utf-8")
     files = [page, *files, *drawn, *looked_at]
     for file in files:
         results.client.log_artifact(results.report_run, str(file), names.REPORT_FOLDER)
@@ -102,6 +106,12 @@ def _write_tables(tables: Sequence[AccuracyTable], folder: Path) -> list[Path]:
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return [folder / name for name in texts]
+
+
+def _write_audits(results: Results, audits: Audits, folder: Path) -> list[Path]:
+    """Every check with its numbers; nothing while no run has been audited."""
+    frame = audit_frame(results, audits)
+    return [] if frame.empty else [save_data(frame, folder, "audit")]
 
 
 def _write_surfaces(results: Results, folder: Path) -> tuple[list[Surface], list[Path]]:
@@ -153,6 +163,7 @@ def _interactive(results: Results, data: Grid, suffix: str, *, with_library: boo
 def _page(
     results: Results,
     tables: Sequence[AccuracyTable],
+    verdicts: Sequence[AuditTable],
     shown: Sequence[Surface],
     looks: Sequence[Look],
     command: str,
@@ -164,11 +175,15 @@ def _page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, points=points)
+    environment.filters.update(percent=percent, points=points, coded=_coded)
     return environment.get_template("report.html.j2").render(
         plan=results.plan,
         answers=[first_answer(results, group) for group in results.plan.groups],
         tables=tables,
+        verdicts=verdicts,
+        titles=TITLES,
+        signs=MARK_SIGNS,
+        meanings=MARK_MEANINGS,
         surfaces=shown,
         looks=looks,
         theory=theory,
@@ -176,6 +191,11 @@ def _page(
         provenance=_provenance(results, command),
         study_file=results.study_file,
     )
+
+
+def _coded(text: str) -> Markup:
+    """Text in which what stands in backticks is code."""
+    return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _provenance(results: Results, command: str) -> dict[str, Mapping[str, Any]]:

@@ -30,6 +30,7 @@ _SHORT_METRICS = (
     names.ROBUST_VAL,
     names.WORST_CASE,
     names.MASKING_GAP,
+    names.AUDIT_FAILED,
     names.N,
     names.TRAIN_SECONDS,
 )
@@ -237,7 +238,8 @@ def _frame(plan: Plan, runs: Mapping[str, Run]) -> pd.DataFrame:
     for method, trial in _method_trials(plan):
         run = runs.get(trial["trial_id"])
         axes = {axis: trial["axes"].get(axis, float("nan")) for axis in swept}
-        tracked = _tracked(run, metrics, wanted)
+        lacks = trial.get("lacks", ())
+        tracked = _tracked(run, metrics, [metric for metric in wanted if metric not in lacks])
         label = trial["labels"][method]
         rows.append({"method": method, "label": label, **_described(trial), **axes, **tracked})
     return pd.DataFrame(rows)

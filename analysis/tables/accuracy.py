@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -11,7 +13,8 @@ from analysis.choice import Arm, Choice, shown_arms
 from analysis.plan import Cell, Group, Plan
 from analysis.runs import Results
 from analysis.statistics import CONFIDENCE, Estimate, estimate
-from analysis.tables.text import EXPLORATORY_NOTE, share
+from analysis.tables.audit import NONE, Audits, cell_marks, headline_marks, mark_text
+from analysis.tables.text import EXPLORATORY_NOTE, MARK_MEANINGS, MARK_SIGNS, share
 from trainables import names
 
 
@@ -60,7 +63,19 @@ class Section:
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration: its evidence and an estimate (of fractions) a metric."""
+    """One configuration: its evidence, an estimate (of fractions) a metric, a mark an attack.
+
+    Attributes:
+        method: The study's name for it.
+        label: What readers see.
+        seeds_done: Seeds that have results.
+        seeds_planned: Seeds that are to have some.
+        attack_mark: The headline's gravest, with its share of the seeds where they differ.
+        estimates: Metric -> mean over seeds.
+        marks: Metric of an attack, or the headline's -> its gravest mark over seeds.
+        spreads: Metric -> SD of the accuracy over passes, mean over seeds, of a model that draws
+            at random.
+    """
 
     method: str
     label: str
@@ -68,6 +83,12 @@ class Row:
     seeds_planned: int
     attack_mark: str
     estimates: Mapping[str, Estimate]
+    marks: Mapping[str, str] = field(default_factory=dict)
+    spreads: Mapping[str, float] = field(default_factory=dict)
+
+    def mark(self, metric: str) -> str:
+        """The mark of what a metric measured; empty without an attack."""
+        return self.marks.get(metric, "")
 
     @property
     def seeds(self) -> str:
@@ -96,26 +117,45 @@ class AccuracyTable:
     def is_best(self, row: Row, metric: str) -> bool:
         """Whether the row leads its column among the rows that more than one seed backs.
 
-        A row of one seed, let alone one that was chosen among many, never leads; and where
-        all are equal none does.
+        A row of one seed, let alone one that was chosen among many, never leads, nor does one
+        whose attack is masked or weak; and where all are equal none does.
         """
         backed = [
-            other.estimates[metric].mean for other in self.rows if other.estimates[metric].seeds > 1
+            _rounded(other.estimates[metric])
+            for other in self.rows
+            if other.estimates[metric].seeds > 1 and _stands(other, metric)
         ]
         mine = row.estimates[metric]
-        return mine.seeds > 1 and mine.mean == max(backed) > min(backed)
+        leads = mine.seeds > 1 and _stands(row, metric)
+        return leads and _rounded(mine) == max(backed) > min(backed)
 
 
-def accuracy_table(results: Results, group: Group) -> AccuracyTable:
+def _rounded(value: Estimate) -> float:
+    """So that equal counts of images are equal whatever the order they were summed in."""
+    return round(value.mean, 12)
+
+
+def _stands(row: Row, metric: str) -> bool:
+    """Whether no check says that the attack misses something; of the worst case the headline's."""
+    mark = row.mark(names.ROBUST if metric == names.WORST_CASE else metric)
+    return mark not in (names.MASKED, names.WEAK)
+
+
+def accuracy_table(results: Results, group: Group, audits: Audits = NONE) -> AccuracyTable:
     """Computes the accuracy table of one data set and backbone.
 
     Rows are the methods in the plan's order; a tuned method stands at validation's choice.
     Values are means over seeds with t intervals, as fractions.
+
+    Args:
+        results: The study.
+        group: Data set and backbone.
+        audits: What marks the cells; those of runs without one are unaudited.
     """
     sections = table_sections(results.plan)
     metrics = [column.metric for section in sections for column in section.columns]
     arms = shown_arms(results, group)
-    rows = tuple(table_row(arm, metrics, results.plan) for arm in arms)
+    rows = tuple(table_row(arm, metrics, results.plan, audits) for arm in arms)
     return AccuracyTable(group, sections, rows, tuple(_notes(results.plan, arms, rows)))
 
 
@@ -160,7 +200,8 @@ def _record(table: AccuracyTable, row: Row, column: Column) -> dict[str, object]
         "seeds": value.seeds,
         "seeds_planned": row.seeds_planned,
         "evidence": row.evidence,
-        "attack_mark": row.attack_mark,
+        "attack_mark": row.mark(column.metric),
+        "spread_percent": round(100 * row.spreads.get(column.metric, math.nan), 6),
     }
 
 
@@ -178,35 +219,97 @@ def _columns(cells: Sequence[Cell]) -> tuple[Column, ...]:
     )
 
 
-def table_row(arm: Arm, metrics: Sequence[str], plan: Plan) -> Row:
+def table_row(arm: Arm, metrics: Sequence[str], plan: Plan, audits: Audits = NONE) -> Row:
     """Averages a configuration's metrics; its seeds are those that have the first of them."""
-    marks = sorted({mark for mark in arm.rows["attack_mark"] if mark})
+    spreads = {metric: float(arm.values(metric + names.SPREAD).mean()) for metric in metrics}
     return Row(
         method=arm.method,
         label=arm.label,
         seeds_done=int(arm.values(metrics[0]).notna().sum()),
         seeds_planned=len(arm.rows) or len(plan.seeds.get(arm.method, ())),
-        attack_mark=", ".join(marks),
+        attack_mark=mark_text(headline_marks(arm)),
         estimates={metric: estimate(arm.values(metric)) for metric in metrics},
+        marks=cell_marks(arm, plan, audits),
+        spreads={metric: spread for metric, spread in spreads.items() if not math.isnan(spread)},
     )
 
 
-def _notes(plan: Plan, arms: Sequence[Arm], rows: Sequence[Row]) -> list[str]:
-    values = [value for row in rows for value in row.estimates.values()]
-    notes = [
+def _notes(plan: Plan, arms: Sequence[Arm], rows: Sequence[Row]) -> Iterator[str]:
+    yield (
         f"Accuracy in %: mean ± half-width of the {100 * CONFIDENCE:.0f} % t interval over seeds. "
-        "Bold: the best among rows of two or more seeds.",
+        "Bold: the best among rows of two or more seeds whose attack is neither masked nor weak."
+    )
+    yield (
         f"Headline: {plan.headline_label}; for each image the worst of the attack's raw "
-        "surfaces. Worst case: for each image the worst of all attacks that have a budget.",
+        "surfaces. Worst case: for each image the worst of all attacks that have a budget, over "
+        "the first images that all of them saw; it mixes sizes and has no mark."
+    )
+    yield from _marks_note(rows)
+    yield from (choice_note(arm.choice) for arm in arms if arm.choice)
+    if any(value.is_exploratory for row in rows for value in row.estimates.values()):
+        yield EXPLORATORY_NOTE
+    yield from _spread_notes(rows)
+    yield from _image_notes(plan, arms)
+    yield from _missing_notes(plan, arms, rows)
+
+
+def _marks_note(rows: Sequence[Row]) -> Iterator[str]:
+    """What the signs beside the numbers mean; only those that there are."""
+    found = {mark for row in rows for mark in row.marks.values()}
+    meanings = [
+        f"{sign} {mark} ({MARK_MEANINGS[mark]})"
+        for mark, sign in MARK_SIGNS.items()
+        if mark in found
     ]
-    notes += [choice_note(arm.choice) for arm in arms if arm.choice]
-    if any(value.is_exploratory for value in values):
-        notes.append(EXPLORATORY_NOTE)
-    if any(row.seeds_done < row.seeds_planned for row in rows) or any(
-        value.is_missing for value in values
-    ):
-        notes.append(f"— missing, and seeds still to come: `{plan.command}` computes them.")
-    return notes
+    if meanings:
+        yield f"The attack's mark, of several seeds the gravest: {'; '.join(meanings)}."
+
+
+def _spread_notes(rows: Sequence[Row]) -> Iterator[str]:
+    """What the passes of models that draw at random add."""
+    for row in rows:
+        if row.spreads:
+            largest = max(row.spreads.values())
+            yield (
+                f"{row.label} draws at random at every pass: its accuracies are means over "
+                f"passes, whose SD is {100 * largest:.1f} points at most."
+            )
+
+
+def _image_notes(plan: Plan, arms: Sequence[Arm]) -> Iterator[str]:
+    """Which rows were measured on other numbers of images than the titles say."""
+    cells = [cell for cell in plan.cells if cell.split == names.TEST and not cell.check]
+    titles = {cell.name: (cell.attack_title, cell.n) for cell in cells}
+    for arm in arms:
+        own: dict[tuple[int, int], dict[str, None]] = {}
+        for trial in _trials(plan, arm):
+            for name, n in trial.get("n", {}).items():
+                if name in titles:
+                    title, usual = titles[name]
+                    own.setdefault((n, usual), {})[title] = None
+        for (n, usual), attacks in own.items():
+            yield f"{arm.label}: {n} images, not {usual} ({', '.join(attacks)})."
+
+
+def _missing_notes(plan: Plan, arms: Sequence[Arm], rows: Sequence[Row]) -> Iterator[str]:
+    """What has no number because none is planned, and what is still to come."""
+    to_come = any(row.seeds_done < row.seeds_planned for row in rows)
+    for arm, row in zip(arms, rows, strict=True):
+        lacks = {name for trial in _trials(plan, arm) for name in trial.get("lacks", ())}
+        titles = dict.fromkeys(
+            cell.attack_title for cell in plan.test_attacks if cell.name in lacks
+        )
+        if titles:
+            yield f"— {row.label}, {', '.join(titles)}: not planned, it does not apply there."
+        metrics = row.estimates.keys() - lacks
+        to_come |= any(row.estimates[metric].is_missing for metric in metrics)
+    if to_come:
+        yield f"— missing, and seeds still to come: `{plan.command}` computes them."
+
+
+def _trials(plan: Plan, arm: Arm) -> list[Mapping[str, Any]]:
+    ids = set(arm.rows["trial_id"])
+    return [trial for trial in plan.trials if trial["trial_id"] in ids]
 
 
 def choice_note(choice: Choice) -> str:

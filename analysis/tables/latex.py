@@ -7,8 +7,12 @@ from collections.abc import Sequence
 
 from analysis.statistics import Estimate
 from analysis.tables.accuracy import AccuracyTable, Column, Row, Section
+from analysis.tables.text import MARK_SIGNS
 
+# The marks' signs in mathematics, none of which needs a package.
+_SIGNS = {"✓": r"\surd", "↓": r"\downarrow", "✗": r"\times", "?": "?", "○": r"\circ"}
 _SPECIAL = {
+    **{sign: f"${symbol}$" for sign, symbol in _SIGNS.items() if sign != "?"},
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
@@ -85,16 +89,18 @@ def _title(column: Column) -> str:
 
 def _entry(table: AccuracyTable, row: Row, column: Column) -> str:
     value = row.estimates[column.metric]
-    text = _number(value)
+    text = _number(value, MARK_SIGNS.get(row.mark(column.metric), ""))
     return f"\\textbf{{{text}}}" if table.is_best(row, column.metric) else text
 
 
-def _number(value: Estimate) -> str:
+def _number(value: Estimate, sign: str) -> str:
+    """The mean, the interval, and what is to be said of both above them."""
     if value.is_missing:
         return "---"
-    if value.is_exploratory:
-        return f"{100 * value.mean:.1f}$^\\dagger$"
-    return f"{100 * value.mean:.1f} {{\\scriptsize$\\pm$ {100 * value.half_width:.1f}}}"
+    dagger = r"\dagger" if value.is_exploratory else ""
+    above = " ".join(filter(None, [dagger, _SIGNS.get(sign, "")]))
+    beside = "" if dagger else f" {{\\scriptsize$\\pm$ {100 * value.half_width:.1f}}}"
+    return f"{100 * value.mean:.1f}{beside}" + (f"$^{{{above}}}$" if above else "")
 
 
 def _line(cells: Sequence[str]) -> str:

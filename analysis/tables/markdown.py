@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.tables.accuracy import AccuracyTable, Column, Row, Section
-from analysis.tables.text import percent
+from analysis.tables.text import marked
 
 _SUMMARY_HEAD = ("Method", "Seeds", "Evidence", "Attack mark")
 
@@ -20,7 +20,7 @@ def to_terminal(table: AccuracyTable) -> str:
     summary = table.sections[0]
     head = ["Method", "Seeds", *(column.title for column in summary.columns)]
     lines = [head] + [
-        [row.label, row.seeds, *(percent(row.estimates[c.metric]) for c in summary.columns)]
+        [row.label, row.seeds, *(_text(row, column) for column in summary.columns)]
         for row in table.rows
     ]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
@@ -59,8 +59,12 @@ def _title(column: Column) -> str:
 
 
 def _entry(table: AccuracyTable, row: Row, column: Column) -> str:
-    text = percent(row.estimates[column.metric])
+    text = _text(row, column)
     return f"**{text}**" if table.is_best(row, column.metric) else text
+
+
+def _text(row: Row, column: Column) -> str:
+    return marked(row.estimates[column.metric], row.mark(column.metric))
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -5,15 +5,39 @@ from __future__ import annotations
 import math
 
 from analysis.statistics import Estimate
+from trainables import names
 
 MISSING = "—"
 EXPLORATORY_MARK = "†"
 EXPLORATORY_NOTE = f"{EXPLORATORY_MARK} one seed: exploratory, no interval and no claim."
 
+# How far an attack is to be believed, beside its number and in words.
+MARK_SIGNS = {
+    names.TRUSTED: "✓",
+    names.WEAK: "↓",
+    names.MASKED: "✗",
+    names.UNAUDITED: "?",
+    names.NO_THREAT_MODEL: "○",
+}
+MARK_MEANINGS = {
+    names.TRUSTED: "AutoAttack takes at most 2 points more, and no check fails",
+    names.WEAK: "a stronger one leaves less",
+    names.MASKED: "it misses what there is to find and says nothing of robustness",
+    names.UNAUDITED: "a stronger one may leave less; `audit: {}` in the study file audits the "
+    "headline's setting",
+    names.NO_THREAT_MODEL: "the attack keeps to no ball",
+}
+
 
 def percent(value: Estimate) -> str:
     """`60.3 ± 3.5`, `58.0 †` for one seed, or a dash."""
     return _beside(value, f"{100 * value.mean:.1f}", f"{100 * value.half_width:.1f}")
+
+
+def marked(value: Estimate, mark: str) -> str:
+    """`percent` and the sign of the attack's mark, if it has one: `60.3 ± 3.5 ✓`."""
+    sign = "" if value.is_missing else MARK_SIGNS.get(mark, "")
+    return f"{percent(value)} {sign}".rstrip()
 
 
 def plain(value: Estimate) -> str:

@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from analysis.plan import Group
 from analysis.runs import Results, load
 
+from .audited_study import track_audited
 from .tracked_study import (
     DIAGNOSTICS,
     DOUBLE,
@@ -29,7 +30,7 @@ from .tracked_study import (
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A tracking store: `small`; `flat`, without a surface; `double`, two data sets; `empty`.
 
-    `looked` and `looked-twice`, two data sets, have diagnostics.
+    `looked` and `looked-twice`, two data sets, have diagnostics; `audited` has an audit.
     """
     folder = tmp_path_factory.mktemp("mlflow")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
@@ -39,6 +40,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     track(uri, folder, "looked", LOOKED, diagnostics=DIAGNOSTICS)
     both = {name: DIAGNOSTICS[name] for name in ("embedding", "looks")}
     track(uri, folder, "looked-twice", LOOKED_TWICE, diagnostics=both)
+    track_audited(uri, folder, "audited")
     MlflowClient(tracking_uri=uri).create_experiment(
         "empty", artifact_location=(folder / "empty").as_uri()
     )
@@ -64,6 +66,12 @@ def looked(store: str) -> Results:
 
 
 @pytest.fixture(scope="session")
+def audited(store: str) -> Results:
+    """The study `audited`, loaded."""
+    return load(store, "audited")
+
+
+@pytest.fixture(scope="session")
 def group() -> Group:
-    """The one data set and backbone of `small`, `flat` and `looked`."""
+    """The one data set and backbone of `small`, `flat`, `looked` and `audited`."""
     return Group("mnist5k", "lenet5")

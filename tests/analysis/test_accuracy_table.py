@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
 from io import StringIO
 
 import pandas as pd
 import pytest
 
-from analysis.plan import Group
+from analysis.choice import Arm
+from analysis.plan import Group, Plan
 from analysis.runs import Results
 from analysis.statistics import Estimate
-from analysis.tables.accuracy import AccuracyTable, accuracy_table, table_frame
+from analysis.tables.accuracy import AccuracyTable, Row, accuracy_table, table_frame, table_row
+from analysis.tables.audit import read_audits
 from analysis.tables.latex import escape, to_latex
 from analysis.tables.markdown import to_markdown, to_terminal
-from analysis.tables.text import percent, points
+from analysis.tables.text import marked, percent, points
 from trainables import names
 
+from .audited import OWN
+from .audited_study import PATH, SMALLER
 from .tracked_study import DEEPFOOL, MARGIN_RAW, WEAK
 
 
@@ -29,7 +35,7 @@ def table(small: Results, group: Group) -> AccuracyTable:
 def test_sections_are_the_papers_tables(table: AccuracyTable) -> None:
     assert [section.title for section in table.sections] == [
         "Summary",
-        "DeepFool, surface raw, 10 images",
+        "DeepFool, surface raw, 10 images (no threat model)",
         "PGD, l2_rms, surface ce_raw, 10 images",
         "PGD, l2_rms, surface margin_raw, 10 images",
         "PGD, l2_rms, surface ce_deployed, 10 images",
@@ -87,8 +93,8 @@ def test_percent_and_points() -> None:
 
 def test_markdown(table: AccuracyTable) -> None:
     text = to_markdown([table])
-    assert "| sce | 3 | 3 seeds | unaudited | 90.0 ± 0.0 | **50.0 ± 24.8** |" in text
-    assert "| isce s=1.5 m=0.1 | 1 | exploratory | unaudited | 90.0 † | 50.0 † |" in text
+    assert "| sce | 3 | 3 seeds | unaudited | 90.0 ± 0.0 | **50.0 ± 24.8 ?** |" in text
+    assert "| isce s=1.5 m=0.1 | 1 | exploratory | unaudited | 90.0 † | 50.0 † ? |" in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     tables = re.split(r"\n\n", "\n".join(rows))
     assert all(line.count("|") > 2 for block in tables for line in block.splitlines())
@@ -106,14 +112,140 @@ def test_latex_is_balanced(table: AccuracyTable) -> None:
             spans = sum(int(span) - 1 for span in re.findall(r"\\multicolumn\{(\d+)\}", line))
             assert line.replace(r"\&", "").count("&") + 1 + spans == len(columns)
     assert text.count("{") == text.count("}")
-    assert r"\textbf{50.0 {\scriptsize$\pm$ 24.8}}" in text
-    assert r"50.0$^\dagger$" in text
+    assert r"\textbf{50.0 {\scriptsize$\pm$ 24.8}$^{?}$}" in text
+    assert r"50.0$^{\dagger ?}$" in text
+    assert r"90.0$^{\dagger}$ &" in text  # clean: nothing attacks
+    assert r"$\circ$ no threat model" in text
+    assert r"\texttt{audit: \{\}}" in text
     assert r"\texttt{study run small}" in text
     assert not re.search(r"(?<!\\)[%_](?![{])(?! Needs)", text.replace("$_{", ""))
 
 
 def test_latex_escapes() -> None:
     assert escape(r"a_b & 5% {x} \y") == r"a\_b \& 5\% \{x\} \textbackslash{}y"
+
+
+@pytest.fixture(scope="module")
+def believed(audited: Results, group: Group) -> AccuracyTable:
+    """The table of `audited`, with its marks."""
+    return accuracy_table(audited, group, read_audits(audited))
+
+
+def row_of(table: AccuracyTable, label: str) -> Row:
+    return next(row for row in table.rows if row.label == label)
+
+
+def test_every_attack_has_the_gravest_mark_of_its_seeds(believed: AccuracyTable) -> None:
+    sce, mmc = row_of(believed, "sce"), row_of(believed, "mmc")
+    assert (sce.mark(names.ROBUST), sce.attack_mark) == (names.WEAK, "weak attack (1 of 3)")
+    assert sce.mark(OWN["margin_raw"].name) == names.WEAK
+    assert mmc.mark(OWN["margin_raw"].name) == mmc.attack_mark == names.TRUSTED
+    assert mmc.mark(OWN["ce_raw"].name) == names.MASKED
+    assert mmc.mark(SMALLER["margin_raw"].name) == names.UNAUDITED
+    assert mmc.mark(SMALLER["ce_deployed"].name) == names.MASKED  # 2.5 points above its setting
+    assert mmc.mark(PATH.name) == names.NO_THREAT_MODEL
+    assert mmc.mark(names.CLEAN) == mmc.mark(names.WORST_CASE) == ""
+
+
+def test_runs_without_an_audit_are_unaudited(believed: AccuracyTable, table: AccuracyTable) -> None:
+    older = row_of(believed, "older")
+    assert older.mark(names.ROBUST) == older.mark(SMALLER["ce_deployed"].name) == names.UNAUDITED
+    assert older.mark(PATH.name) == names.NO_THREAT_MODEL
+    assert table.rows[0].mark(MARGIN_RAW) == names.UNAUDITED
+    assert table.rows[0].mark(DEEPFOOL) == names.NO_THREAT_MODEL
+
+
+def test_masked_or_weak_never_leads(believed: AccuracyTable) -> None:
+    quantised, at = row_of(believed, "quantised"), row_of(believed, "at")
+    own = OWN["margin_raw"].name
+    for metric in (own, names.ROBUST, names.WORST_CASE):
+        assert quantised.estimates[metric].mean > at.estimates[metric].mean
+        assert not believed.is_best(quantised, metric)
+    assert believed.is_best(at, OWN["ce_deployed"].name) is False  # all others are masked or weak
+
+
+def test_best_of_those_that_stand_leads(group: Group) -> None:
+    rows = [
+        Row(mark, mark, 2, 2, mark, {"pgd": Estimate(mean, 0.1, 2)}, {"pgd": mark})
+        for mark, mean in ((names.MASKED, 0.9), (names.UNAUDITED, 0.6), (names.TRUSTED, 0.5))
+    ]
+    table = AccuracyTable(group, (), tuple(rows), ())
+    assert [table.is_best(row, "pgd") for row in rows] == [False, True, False]
+
+
+def test_equal_rows_of_several_counts_of_seeds_are_equal(believed: AccuracyTable) -> None:
+    """0.95 three times and five times: their means differ in the last bit."""
+    sce, at = row_of(believed, "sce"), row_of(believed, "at")
+    assert sce.estimates[names.CLEAN].mean != at.estimates[names.CLEAN].mean
+    assert not any(believed.is_best(row, names.CLEAN) for row in believed.rows)
+
+
+def test_notes_tell_marks_sizes_and_what_does_not_apply(believed: AccuracyTable) -> None:
+    notes = " ".join(believed.notes)
+    for sign in "✓↓✗?○":
+        assert f"{sign} " in notes
+    assert "`audit: {}` in the study file" in notes
+    assert "random: 50 images, not 200 (clean, PGD)." in notes
+    assert "over the first images that all of them saw" in notes
+    assert "not planned" not in notes  # what isce lacks is the audit's
+    assert "still to come" not in notes
+
+
+def test_lacking_cell_is_told_apart_from_a_missing_one(audited: Results, group: Group) -> None:
+    """The first seed of sce lacks the path; no command would compute it."""
+    raw = json.loads(json.dumps(audited.plan.raw))
+    for trial in raw["trials"]:
+        if trial["methods"] == ["mmc"]:
+            trial["lacks"] = [PATH.name]
+    frame = audited.frame.copy()
+    frame.loc[frame["method"] == "mmc", PATH.name] = float("nan")
+    results = replace(audited, plan=Plan(raw), frame=frame)
+    notes = " ".join(accuracy_table(results, group).notes)
+    assert "— mmc, PGD: not planned, it does not apply there." in notes
+    assert "still to come" not in notes
+    frame.loc[frame["method"] == "at", PATH.name] = float("nan")
+    assert "still to come" in " ".join(accuracy_table(results, group).notes)
+
+
+def test_spread_over_passes_is_told(audited: Results, group: Group) -> None:
+    own = OWN["margin_raw"].name
+    frame = audited.frame.assign(**{own + names.SPREAD: float("nan")})
+    frame.loc[frame["method"] == "random", own + names.SPREAD] = 0.014
+    table = accuracy_table(replace(audited, frame=frame), group)
+    notes = " ".join(table.notes)
+    assert "random draws at random at every pass" in notes
+    assert "whose SD is 1.4 points at most" in notes
+    assert notes.count("at every pass") == 1
+    read = table_frame([table]).set_index(["label", "metric"])["spread_percent"]
+    assert read["random", own] == 1.4
+    assert pd.isna(read["sce", own])
+
+
+def test_row_of_a_failed_run_has_no_mark(audited: Results, group: Group) -> None:
+    rows = audited.rows(group, "at").assign(state="failed")
+    row = table_row(Arm("at", "at", rows), [names.ROBUST], audited.plan)
+    assert (row.attack_mark, row.mark(names.ROBUST), row.mark(PATH.name)) == ("", "", "")
+
+
+def test_marks_stand_beside_numbers() -> None:
+    value = Estimate(0.603, 0.035, 3)
+    assert marked(value, names.TRUSTED) == "60.3 ± 3.5 ✓"
+    assert marked(value, "") == "60.3 ± 3.5"
+    assert marked(Estimate(float("nan"), float("nan"), 0), names.MASKED) == "—"
+
+
+def test_formats_carry_every_mark(believed: AccuracyTable) -> None:
+    latex, markdown = to_latex([believed]), to_markdown([believed])
+    for symbol in (r"\surd", r"\downarrow", r"\times", "?", r"\circ"):
+        assert f"$^{{{symbol}}}$" in latex
+    assert "| 95.0 ± 0.0 | 50.0 ± 0.0 ✓ |" in markdown
+    assert "| weak attack (1 of 3) |" in markdown
+    read = table_frame([believed])
+    assert set(read["attack_mark"]) == {
+        "",
+        *(mark for row in believed.rows for mark in row.marks.values()),
+    }
+    assert "50.0 ± 0.0 ↓" in to_terminal(believed)
 
 
 def test_csv_is_long_and_in_percent(table: AccuracyTable) -> None:

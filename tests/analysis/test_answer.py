@@ -19,7 +19,8 @@ def test_answer_of_one_seed_is_exploratory(small: Results, group: Group) -> None
     assert "At equal seeds that is 10.0 points above sce, 30.0 points above norm-sce." in text
     assert "keeps 90.0 % (one seed), 40.0 points above the headline: masking" in text
     assert "exploratory: one seed, no claim" in text
-    assert "The attacks are unaudited" in text
+    assert "All headlines: unaudited, a stronger attack may leave less" in text
+    assert "supports no claim; `audit: {}` in the study file audits it" in text
 
 
 def test_differences_are_paired_by_seed(small: Results, group: Group) -> None:
@@ -31,8 +32,8 @@ def test_differences_are_paired_by_seed(small: Results, group: Group) -> None:
     assert isce.gap.mean == pytest.approx(0.4)
 
 
-def seeded(small: Results, group: Group, gains: list[float]) -> str:
-    """The answer of a study whose isce and norm-sce differ by `gains`, seed by seed."""
+def seeded(small: Results, group: Group, gains: list[float], **marks: str) -> str:
+    """What isce is worth that differs from norm-sce by `gains`, seed by seed."""
     base = small.rows(group, "sce").iloc[0]
     records = [
         {
@@ -42,12 +43,14 @@ def seeded(small: Results, group: Group, gains: list[float]) -> str:
             "label": method,
             "seed": seed,
             names.ROBUST: value,
+            "attack_mark": marks.get(method, names.TRUSTED),
         }
         for seed, gain in enumerate(gains)
         for method, value in (("sce", 0.5), ("norm-sce", 0.5), ("isce", 0.5 + gain))
     ]
     results = Results(small.plan, pd.DataFrame(records), "", small.report_run, small.client)
-    return first_answer(results, group).sentences[-2]
+    sentences = first_answer(results, group).sentences
+    return sentences[-1 - len({names.TRUSTED, *marks.values()})]
 
 
 def test_few_seeds_are_an_indication(small: Results, group: Group) -> None:
@@ -59,6 +62,27 @@ def test_enough_seeds_decide(small: Results, group: Group) -> None:
     assert decided.endswith("the difference to sce, norm-sce.")
     open_question = seeded(small, group, [0.1, -0.1, 0.11, 0.1, -0.1])
     assert open_question.startswith("No difference is distinguishable")
+
+
+def test_untrusted_headline_on_either_side_supports_no_claim(small: Results, group: Group) -> None:
+    gains = [0.1, 0.1, 0.11, 0.1, 0.1]
+    mine = seeded(small, group, gains, isce=names.MASKED)
+    assert mine.endswith("the difference to sce, norm-sce; no claim, since not trusted: isce.")
+    theirs = seeded(small, group, gains, sce=names.WEAK)
+    assert theirs.endswith("no claim, since not trusted: sce.")
+
+
+def test_answer_says_how_far_each_headline_is_to_be_believed(
+    audited: Results, group: Group
+) -> None:
+    sentences = first_answer(audited, group).sentences
+    assert "The headline of quantised: masked, the attack misses what there is" in sentences[-4]
+    assert "supports no claim" in sentences[-4]
+    assert sentences[-3].startswith("The headlines of sce, random: weak attack, a stronger one")
+    assert sentences[-2].startswith("The headlines of isce, older: unaudited")
+    assert sentences[-1].startswith("The headlines of at, mmc: trusted, AutoAttack takes at most 2")
+    marks = {found.label: found.mark for found in first_answer(audited, group).comparisons}
+    assert marks["quantised"] == names.MASKED
 
 
 def test_answer_before_any_result(small: Results, group: Group) -> None:

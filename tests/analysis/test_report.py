@@ -141,6 +141,66 @@ def test_two_data_sets_have_a_surface_and_a_table_each(store: str, tmp_path: Pat
     assert report.table.count("lenet5/mnist") == 2
 
 
+@pytest.fixture(scope="module")
+def verdicts(store: str, tmp_path_factory: pytest.TempPathFactory) -> html.HtmlElement:
+    """The section of `audited` that says whether to believe it."""
+    folder = tmp_path_factory.mktemp("verdicts")
+    report = write_report(store, "audited", folder, "study report audited")
+    assert "audit.csv" in {path.name for path in report.files}
+    page = html.document_fromstring(report.page.read_text(encoding="utf-8"))
+    found = page.get_element_by_id("audit")
+    order = [section.get("id") for section in page.iter("section")]
+    assert order.index("answer") < order.index("audit") < order.index("accuracy")
+    return found
+
+
+def words(element: html.HtmlElement) -> str:
+    return " ".join(element.text_content().split())
+
+
+def test_page_has_a_verdict_for_every_method_and_check(verdicts: html.HtmlElement) -> None:
+    rows = [[words(cell) for cell in row] for row in verdicts.iter("tr")]
+    head = rows[0]
+    table = {row[0]: dict(zip(head, row, strict=True)) for row in rows[1:]}
+    assert table["sce"]["AutoAttack"] == "✗ 2 of 3 pass"
+    assert table["sce"]["Headline"] == "↓ weak attack (1 of 3)"
+    assert table["at"]["AutoAttack"] == table["at"]["Square"] == "✓ pass"
+    assert table["mmc"]["Surfaces"] == "✗ ce_deployed ✗ ce_raw ✓ margin_raw"
+    assert table["mmc"]["Masking gap"] == "+40.0 ± 0.0"
+    assert table["random"]["AutoAttack"] == "– n.a."
+    assert table["random"]["More draws"] == "✗ fail"
+    assert (table["older"]["Runs"], table["older"]["AutoAttack"]) == ("0 of 1", "—")
+    assert "Unit logits" not in head  # applies to no headline
+
+
+def test_page_tells_rule_and_numbers_of_what_failed(verdicts: html.HtmlElement) -> None:
+    details = [words(block) for block in verdicts.iter("details")]
+    (found,) = [text for text in details if text.startswith("✗ sce, AutoAttack (weak attack)")]
+    assert "takes at most 2 points more, on 150 images or more" in found
+    assert "Seed 2, the headline: headline 50.0 %, AutoAttack 45.0 % (200 images)." in found
+    assert "Seed 0" not in found
+    text = words(verdicts)
+    assert "? unaudited: a stronger one may leave less; audit: {} in the study file" in text
+    assert "n.a.: Unit logits: margin_raw is free of scale." in text
+    assert "— runs of older that were tracked before there were checks: study run audited" in text
+
+
+def test_signs_can_be_read_without_seeing_them(verdicts: html.HtmlElement) -> None:
+    signs = verdicts.find_class("mark")
+    assert {(sign.text, sign.get("aria-label")) for sign in signs} >= {
+        ("✗", names.MASKED),
+        ("✓", names.TRUSTED),
+    }
+    assert {sign.get("role") for sign in signs} == {"img"}
+
+
+def test_study_without_an_audit_says_how_to_have_one(page: html.HtmlElement) -> None:
+    text = words(page.get_element_by_id("audit"))
+    assert "— runs of sce, norm-sce, isce s=1.5 m=0.1 that were tracked before" in text
+    assert "audit: {} in the study file" in text
+    assert "audit.csv" not in text
+
+
 def test_a_later_report_replaces_the_earlier(store: str, report: Report, small: Results) -> None:
     client = MlflowClient(tracking_uri=store)
     assert len(client.list_artifacts(small.report_run, names.REPORT_FOLDER)) == len(report.files)

@@ -27,7 +27,7 @@ CLEAN, VAL_CLEAN = names.clean_name(names.TEST), names.clean_name(names.VALIDATI
 def cell(split: str, surface: str, *, eps: float = 0.04, targeted: bool = False) -> str:
     """The name of one PGD cell."""
     return names.cell_name(
-        split=split,
+        prefix=f"{names.CELL}{split}/",
         attack="pgd",
         budget="l2_rms",
         targeted=targeted,
@@ -44,7 +44,7 @@ WEAK = cell(names.TEST, "margin_raw", eps=0.02)
 TARGETED = tuple(cell(names.TEST, s, targeted=True) for s in ("ce_raw", "margin_raw"))
 VALIDATION = tuple(cell(names.VALIDATION, s) for s in ("ce_raw", "margin_raw"))
 DEEPFOOL = names.cell_name(
-    split=names.TEST,
+    prefix=f"{names.CELL}{names.TEST}/",
     attack="deepfool",
     budget="overshoot",
     targeted=False,
@@ -174,7 +174,7 @@ def described_cells() -> dict[str, dict[str, Any]]:
             "attack": "deepfool",
             "algorithm": "deepfool",
             "budget": "overshoot",
-            "norm": "l2",
+            "norm": None,
             "targeted": False,
             "surface": "raw",
             "eps": 0.02,
