@@ -148,6 +148,13 @@ def _references(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     chosen = choose.get("method", [])
     for name in chosen if isinstance(chosen, list) else [chosen]:
         yield "choose.method", str(name), "method", "methods"
+    for label, node in _mapping(data.get("attacks")).items():
+        sources = node.get("source", []) if isinstance(node, dict) else []
+        for source in sources if isinstance(sources, list) else [sources]:
+            yield f"attacks.{label}.source", str(source), "method", "methods"
+    audit = _mapping(data.get("audit"))
+    if isinstance(audit.get("transfer"), str):
+        yield "audit.transfer", audit["transfer"], "method", "methods"
     headline = _mapping(data.get("headline"))
     if "attack" in headline:
         yield "headline.attack", str(headline["attack"]), "attack", "attacks"
@@ -186,9 +193,15 @@ def headline_attacks(headline: Mapping[str, Any], attacks: Iterable[Attack]) -> 
         headline: `{attack: label, parameter: value …}`.
         attacks: all settings under that label.
     """
-    found = [attack for attack in attacks if _matches(attack, _wanted(headline))]
+    found = matching(headline, attacks)
     raw = [attack for attack in found if surface_of(attack).endswith("raw")]
     return raw or found
+
+
+def matching(headline: Mapping[str, Any], attacks: Iterable[Attack]) -> list[Attack]:
+    """All surfaces of the setting that the headline names."""
+    wanted = _wanted(headline)
+    return [attack for attack in attacks if _matches(attack, wanted)]
 
 
 def _wanted(headline: Mapping[str, Any]) -> dict[str, Any]:

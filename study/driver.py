@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,11 +16,12 @@ from study.plan import Plan, PlannedTrial
 from study.progress import Display
 from study.site import Site
 from study.tracking import Tracker
-from trainables.errors import DamagedEntry, StudyIsRunning
+from trainables.errors import BrokenInvariant, DamagedEntry, StudyIsRunning
 from trainables.store import Store
 from trainables.trial import Report
 
 ROUNDS = 3  # what lost its worker, or is damaged, is made anew in the next round
+WAVES = 2  # cells that need another model are measured when all models are there
 
 Executor = Callable[[Sequence[PlannedTrial], Site, Listener], None]
 
@@ -65,7 +66,7 @@ def run_study(
         watcher = _Watcher(plan, store, tracker, display, lock)
         try:
             left = watcher.left()
-            for _ in range(ROUNDS):
+            for _ in range(ROUNDS + WAVES - 1):
                 if not left:
                     break
                 display.start(left)
@@ -116,13 +117,21 @@ class _Watcher:
 
     def left(self) -> list[PlannedTrial]:
         """Trials still to run; those that are whole but not tracked are tracked now."""
-        left = []
+        left: dict[str, PlannedTrial] = {}
         for trial in self.plan.trials:
             if trial.id in self.result.failed:
                 continue
             if not is_complete(trial, self.store) or not self._track(trial):
-                left.append(trial)
-        return left
+                left[trial.id] = trial
+        left |= {trial.id: trial for trial in self._lost_sources(left.values())}
+        return list(left.values())
+
+    def _lost_sources(self, left: Iterable[PlannedTrial]) -> Iterator[PlannedTrial]:
+        """Whole trials whose model others need and the store has lost: to be trained again."""
+        for source in {source for trial in left for source in trial.sources}:
+            trial = self.plan.by_id[source]
+            if trial.id not in self.result.failed and not self.store.has(f"models/{source}"):
+                yield trial
 
     def end(self, left: Sequence[PlannedTrial]) -> None:
         """Counts what is still without a result, or without a run, as failed."""
@@ -152,6 +161,9 @@ class _Watcher:
             return
         if report.failed:
             self._fail(trial, report.failed)
+        elif report.waits:
+            self.losses[trial.id] = "it needs another model, which could not be trained"
+            self.display.waits(trial)
         elif not is_complete(trial, self.store):
             self.lost(trial.id, "its worker's results bear other ids: is its code another version?")
         else:
@@ -179,6 +191,8 @@ class _Watcher:
         except DamagedEntry as error:
             self.display.say(str(error))
             return False
+        except BrokenInvariant as error:
+            self._fail(trial, f"its outcomes contradict each other, a bug of ours: {error}")
         return True
 
     @contextlib.contextmanager

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import itertools
-import platform
-import subprocess
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib import metadata
-from pathlib import Path
 from typing import Any, cast
 
 from study.axes import Point
-from study.check import check, headline_attacks, surface_of
+from study.cells import NamedCell, named_cells
+from study.check import check, surface_of
 from study.files import StudyFile
 from study.settle import settle, settle_labelled, settle_training
 from study.spec import Method, Study
 from trainables import names
-from trainables.attacks.base import Attack, Columns
-from trainables.attacks.clean import Clean
+from trainables.attacks.base import Attack, Columns, SourceModel
 from trainables.classifier import refusal
-from trainables.config import COMPONENTS, Cell, ModelConfig, SplitName, TrialConfig
+from trainables.config import COMPONENTS, Cell, ModelConfig, TrialConfig, canonical
 from trainables.diagnostics.base import Diagnostic
 from trainables.errors import InvalidStudy, Mistake
-
-LONGEST_NAME = 250 - len(names.LINF_MEDIAN)  # of a metric: MLflow's limit, less our suffixes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +40,8 @@ class PlannedTrial:
     labels: dict[str, str]
     axes: dict[str, Any]
     seeds: int
-    cells: dict[str, Cell]
-    diagnostics: dict[str, Cell]
+    cells: dict[str, Cell] = field(default_factory=dict)
+    diagnostics: dict[str, Cell] = field(default_factory=dict)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -88,6 +82,11 @@ class PlannedTrial:
     def arm(self) -> str:
         """Names the configuration less the seed; what runs are grouped by."""
         return f"{self.label} · {self.place} · {self.model.arm_id[:8]}"
+
+    @property
+    def sources(self) -> set[str]:
+        """Ids of the other models that its cells need."""
+        return {source for cell in self.cells.values() for source in cell.sources}
 
     @property
     def evidence(self) -> str:
@@ -139,17 +138,31 @@ class Plan:
         file: the study file it was made from.
         study: its checked content.
         trials: one a model, in the file's order.
-        columns: how each cell's attack is listed, by metric name; None for clean cells.
-        labels: the attack's label in the study, by metric name.
-        headline: metric names of the headline's cells, by split.
+        cells: what is measured, in the order of the file, the audit last.
     """
 
     file: StudyFile
     study: Study
     trials: tuple[PlannedTrial, ...]
-    columns: dict[str, Columns | None]
-    labels: dict[str, str]
-    headline: dict[str, tuple[str, ...]]
+    cells: tuple[NamedCell, ...]
+
+    @cached_property
+    def columns(self) -> dict[str, Columns | None]:
+        """How each cell's attack is listed, by metric name; None for clean cells."""
+        return {cell.name: cell.columns for cell in self.cells}
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """The attack's label in the study, by metric name."""
+        return {cell.name: cell.label for cell in self.cells}
+
+    @cached_property
+    def headline(self) -> dict[str, tuple[str, ...]]:
+        """Metric names of the headline's cells, by split."""
+        return {
+            split: tuple(cell.name for cell in self.cells if cell.headline and cell.split == split)
+            for split in (names.TEST, names.VALIDATION)
+        }
 
     @property
     def name(self) -> str:
@@ -162,15 +175,6 @@ class Plan:
         return {trial.id: trial for trial in self.trials}
 
 
-@dataclass(frozen=True, kw_only=True)
-class _NamedCell:
-    name: str
-    label: str
-    attack: Attack
-    split: SplitName
-    headline: bool
-
-
 def make_plan(file: StudyFile) -> Plan:
     """Plans a study file.
 
@@ -179,52 +183,15 @@ def make_plan(file: StudyFile) -> Plan:
     """
     study = check(file)
     mistakes: list[Mistake] = []
-    cells = list(_cells(study, mistakes))
+    cells = named_cells(study, mistakes)
     diagnostics = dict(_diagnostics(study, mistakes))
-    trials = list(_trials(study, cells, diagnostics, mistakes))
+    trials = list(_trials(study, mistakes))
     mistakes += _twins(trials)
+    merged = list(_merge(trials))
+    measured = tuple(_measured(study, cells, diagnostics, merged, mistakes))
     if mistakes:
         raise InvalidStudy(file.source, list(dict.fromkeys(mistakes)))
-    return Plan(
-        file=file,
-        study=study,
-        trials=tuple(_merge(trials)),
-        columns={cell.name: cell.attack.columns() for cell in cells},
-        labels={cell.name: cell.label for cell in cells},
-        headline={
-            split: tuple(cell.name for cell in cells if cell.headline and cell.split == split)
-            for split in (names.TEST, names.VALIDATION)
-        },
-    )
-
-
-def _cells(study: Study, mistakes: list[Mistake]) -> Iterator[_NamedCell]:
-    """Every attack on test images; clean and headline on validation images too."""
-    named = [
-        (label, cast(Attack, point.value))
-        for label, node in study.attacks.items()
-        for point in settle_labelled("attack", label, node, mistakes)
-    ]
-    settings = [attack for label, attack in named if label == study.headline["attack"]]
-    headline = headline_attacks(study.headline, settings)
-    seen: set[str] = set()
-    splits: tuple[SplitName, ...] = ("test", "validation")
-    for split in splits:
-        clean = names.clean_name(split)
-        seen.add(clean)
-        yield _NamedCell(name=clean, label="clean", attack=Clean(), split=split, headline=False)
-        for label, attack in named:
-            leads = attack in headline and label == study.headline["attack"]
-            if split == names.VALIDATION and not leads:
-                continue
-            name = _cell_name(split, label, attack)
-            if name in seen:
-                where = f"attacks.{label}"
-                mistakes.append(Mistake(where, f"two of its cells would both be named {name}"))
-            if len(name) > LONGEST_NAME:
-                mistakes.append(Mistake(f"attacks.{label}", f"too long for a metric: {name}"))
-            seen.add(name)
-            yield _NamedCell(name=name, label=label, attack=attack, split=split, headline=leads)
+    return Plan(file=file, study=study, trials=measured, cells=tuple(cells))
 
 
 def _diagnostics(study: Study, mistakes: list[Mistake]) -> Iterator[tuple[str, Diagnostic]]:
@@ -237,20 +204,8 @@ def _diagnostics(study: Study, mistakes: list[Mistake]) -> Iterator[tuple[str, D
         yield from ((label, cast(Diagnostic, point.value)) for point in points[:1])
 
 
-def _cell_name(split: str, label: str, attack: Attack) -> str:
-    columns = attack.columns()
-    if columns is None:
-        return f"{names.CELL}{split}/{label}"
-    listed = {key: value for key, value in asdict(columns).items() if key != "norm"}
-    return names.cell_name(split=split, attack=label, **listed)
-
-
-def _trials(
-    study: Study,
-    cells: list[_NamedCell],
-    diagnostics: dict[str, Diagnostic],
-    mistakes: list[Mistake],
-) -> Iterator[PlannedTrial]:
+def _trials(study: Study, mistakes: list[Mistake]) -> Iterator[PlannedTrial]:
+    """One a method, point and seed, with nothing to measure yet."""
     for name, method in study.methods.items():
         for points in _points(name, method, study, mistakes):
             axes = {key: value for point in points for key, value in point.axes.items()}
@@ -269,8 +224,6 @@ def _trials(
                     labels={name: " ".join([name, *map(_assignment, axes.items())])},
                     axes=axes,
                     seeds=len(set(seeds)),
-                    cells=_cells_of(study, cells, parts),
-                    diagnostics=_diagnostics_of(study, cells, diagnostics, parts),
                 )
 
 
@@ -292,31 +245,108 @@ def _points(
     )
 
 
-def _cells_of(study: Study, cells: list[_NamedCell], parts: Mapping[str, Any]) -> dict[str, Cell]:
-    sizes = {"test": study.evaluate.test, "validation": study.evaluate.validation}
-    return {
-        cell.name: Cell(
-            probe=cell.attack.for_loss(parts["loss"]), split=cell.split, n=sizes[cell.split]
+def _measured(
+    study: Study,
+    cells: Sequence[NamedCell],
+    diagnostics: Mapping[str, Diagnostic],
+    trials: Sequence[PlannedTrial],
+    mistakes: list[Mistake],
+) -> Iterator[PlannedTrial]:
+    """The trials with what is to be measured of each."""
+    leading = [cell.attack for cell in cells if cell.headline]
+    axes = {name: swept(trials, name) for name in study.methods}
+    sources = _Sources(trials, mistakes)
+    for trial in trials:
+        chosen = _applying(trial, cells, axes, sources)
+        yield replace(
+            trial,
+            cells={
+                cell.name: Cell(probe=attack, split=cell.split, n=_size(study, trial, cell))
+                for cell, attack in chosen
+            },
+            diagnostics=_diagnostics_of(study, trial, leading, diagnostics),
         )
-        for cell in cells
-    }
+
+
+def _applying(
+    trial: PlannedTrial,
+    cells: Sequence[NamedCell],
+    axes: Mapping[str, Mapping[str, Sequence[Any]]],
+    sources: _Sources,
+) -> Iterator[tuple[NamedCell, Attack]]:
+    """The cells that a trial has, each with its attack in the form that suits the model."""
+    loss, stochastic = trial.model.loss, trial.model.transform.stochastic
+    thorough = any(_stands_out(trial.axes, axes[name]) for name in trial.methods)
+    for cell in cells:
+        if (cell.thorough and not thorough) or (cell.draws and not stochastic):
+            continue
+        attack = cell.attack.aimed(lambda name, cell=cell: sources.find(trial, name, cell))  # type: ignore[misc]
+        if attack is not None:
+            yield cell, attack.settled(loss, stochastic=stochastic)
+
+
+def _stands_out(point: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether a point is a corner or the centre of its grid; always so without one."""
+    along = [(point[key], values) for key, values in axes.items() if key in point]
+    corner = all(value in (values[0], values[-1]) for value, values in along)
+    return corner or all(value == values[len(values) // 2] for value, values in along)
+
+
+def _size(study: Study, trial: PlannedTrial, cell: NamedCell) -> int:
+    """How many images: the method's own number, else the study's, and no more than the attack's."""
+    own = [getattr(study.methods[name].evaluate, cell.split) for name in trial.methods]
+    largest: int = max(n or getattr(study.evaluate, cell.split) for n in own)
+    return min(largest, cell.n or largest)
+
+
+class _Sources:
+    """Finds the model on which adversarial images for another one are made."""
+
+    def __init__(self, trials: Sequence[PlannedTrial], mistakes: list[Mistake]) -> None:
+        self.trials: dict[tuple[str, str], list[PlannedTrial]] = {}
+        self.mistakes = mistakes
+        for trial in trials:
+            for name in trial.methods:
+                self.trials.setdefault((name, _setting(trial)), []).append(trial)
+
+    def find(self, trial: PlannedTrial, name: str, cell: NamedCell) -> SourceModel | None:
+        """The method's model of the same data, backbone and seed; of the next seed for itself."""
+        peers = self.trials.get((name, _setting(trial)), [])
+        if len({peer.model.arm_id for peer in peers}) > 1:
+            where = "audit.transfer" if cell.check else f"attacks.{cell.label}.source"
+            what = f"expected a method of one configuration, {name!r} is swept"
+            self.mistakes.append(Mistake(where, what))
+            return None
+        seeds = {peer.model.seed: peer for peer in peers if peer.id != trial.id}
+        later = sorted(seeds, key=lambda seed: (seed < trial.model.seed, seed))
+        if not later:
+            return None
+        model = seeds[later[0]].model
+        return SourceModel(id=model.id, loss=model.loss, stochastic=model.transform.stochastic)
+
+
+def _setting(trial: PlannedTrial) -> str:
+    """Data set and backbone: what source and target have in common."""
+    return canonical([trial.model.dataset.identity(), trial.model.backbone.identity()])
 
 
 def _diagnostics_of(
     study: Study,
-    cells: list[_NamedCell],
+    trial: PlannedTrial,
+    leading: Sequence[Attack],
     diagnostics: Mapping[str, Diagnostic],
-    parts: Mapping[str, Any],
 ) -> dict[str, Cell]:
     if not diagnostics:
         return {}
-    leading = [cell.attack for cell in cells if cell.headline]
     # Cross entropy may be blind (MMC's is); a margin never is.
     sharp = [attack for attack in leading if surface_of(attack).startswith("margin")]
     headline = (sharp or leading)[0]
+    loss, stochastic = trial.model.loss, trial.model.transform.stochastic
+    own = [study.methods[name].evaluate.test for name in trial.methods]
+    n = max(size or study.evaluate.test for size in own)
     return {
         label: Cell(
-            probe=diagnostic.filled(parts["loss"], headline), split="test", n=study.evaluate.test
+            probe=diagnostic.filled(loss, headline, stochastic=stochastic), split="test", n=n
         )
         for label, diagnostic in diagnostics.items()
     }
@@ -351,42 +381,8 @@ def _assignment(item: tuple[str, Any]) -> str:
     return f"{key.rsplit('.', 1)[-1]}={names.text(value)}"
 
 
-def describe(plan: Plan, command: str) -> dict[str, Any]:
-    """The plan as plain data: what analysis reads beside the tracked runs."""
-    study = plan.study
-    methods = list(study.methods)
-    return {
-        "study": plan.name,
-        "question": study.question,
-        "command": command,
-        "baseline": study.compare.baseline,
-        "controls": study.compare.controls,
-        "choose": study.choose.model_dump() if study.choose else None,
-        "headline": {
-            **{split: list(cells) for split, cells in plan.headline.items()},
-            "label": _headline_label(plan),
-        },
-        "methods": methods,
-        "axes": {name: _axes(plan.trials, name) for name in methods},
-        "seeds": {name: _seeds(plan.trials, name) for name in methods},
-        "cells": {name: _describe_cell(plan, name) for name in plan.columns},
-        "diagnostics": {
-            label: cell.probe.name for label, cell in plan.trials[0].diagnostics.items()
-        },
-        "trials": [_describe_trial(trial) for trial in plan.trials],
-        "provenance": _provenance(plan),
-    }
-
-
-def _headline_label(plan: Plan) -> str:
-    columns = plan.columns[plan.headline[names.TEST][0]]
-    assert columns is not None
-    direction = "targeted" if columns.targeted else "untargeted"
-    eps = f"{columns.budget} eps {names.number(columns.eps)}"
-    return f"{plan.study.headline['attack']} {direction}, {eps}, {columns.steps} steps"
-
-
-def _axes(trials: Iterable[PlannedTrial], method: str) -> dict[str, list[Any]]:
+def swept(trials: Iterable[PlannedTrial], method: str) -> dict[str, list[Any]]:
+    """The numbers along which a method is swept, by dotted key, in the file's order."""
     axes: dict[str, dict[Any, None]] = {}
     for trial in trials:
         if method in trial.methods:
@@ -402,60 +398,3 @@ def numeric(axes: Mapping[str, Any]) -> dict[str, float]:
         for key, value in axes.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
-
-
-def _seeds(trials: Iterable[PlannedTrial], method: str) -> list[int]:
-    return sorted({trial.model.seed for trial in trials if method in trial.methods})
-
-
-def _describe_cell(plan: Plan, name: str) -> dict[str, Any]:
-    cell, columns = plan.trials[0].cells[name], plan.columns[name]
-    described = {"split": cell.split, "attack": plan.labels[name], "n": cell.n}
-    if columns is None:
-        return described
-    return {**described, "algorithm": cell.probe.name, **asdict(columns)}
-
-
-def _describe_trial(trial: PlannedTrial) -> dict[str, Any]:
-    return {
-        "trial_id": trial.id,
-        "methods": list(trial.methods),
-        "arm": trial.arm,
-        "labels": trial.labels,
-        "name": trial.name,
-        "seed": trial.model.seed,
-        "dataset": trial.model.dataset.name,
-        "backbone": trial.model.backbone.name,
-        "axes": numeric(trial.axes),
-        "params": trial.params(),
-        "evidence": trial.evidence,
-    }
-
-
-_REPORTED = ("torch", "ray", "mlflow", "numpy", "robust-loss-study")
-
-
-def _provenance(plan: Plan) -> dict[str, Any]:
-    datasets = {trial.model.dataset.name: trial.model.dataset.checksum for trial in plan.trials}
-    return {
-        "versions": {name: metadata.version(name) for name in _REPORTED},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "git": git_revision(),
-        "data": datasets,
-    }
-
-
-def git_revision() -> str:
-    """The commit of this package's source tree, `unknown` for an installed one."""
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return found.stdout.strip() or "unknown"

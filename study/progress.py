@@ -79,6 +79,10 @@ class Display:
         self.running.pop(trial.id, None)
         self.say(f"{trial.name}: {reason}; it will be tried again")
 
+    def waits(self, trial: PlannedTrial) -> None:
+        """A trial has done all it can before another's model is trained."""
+        self.running.pop(trial.id, None)
+
     def failed(self, trial: PlannedTrial, reason: str) -> None:
         """A trial has failed; the study goes on."""
         self.failures += 1

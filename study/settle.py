@@ -49,8 +49,14 @@ def settle_training(node: dict[str, Any], where: str, mistakes: list[Mistake]) -
 def settle_labelled(
     kind: str, label: str, node: dict[str, Any] | None, mistakes: list[Mistake]
 ) -> list[Point]:
-    """Every attack (or diagnostic) under a label; `attack:` names it where the label does not."""
+    """Every attack (or diagnostic) under a label; `attack:` names it where the label does not.
+
+    An attack's `n`, its own number of images, is looked at and left out: it is no parameter.
+    """
     where, parameters = f"{kind}s.{label}", dict(node or {})
+    n = parameters.pop("n", None) if kind == "attack" else None
+    if n is not None and (type(n) is not int or n < 1):
+        mistakes.append(Mistake(f"{where}.n", f"expected a number of images, found {n!r}"))
     name = parameters.pop(kind, label)
     if "name" in parameters:
         mistakes.append(Mistake(f"{where}.name", f"unknown key; did you mean {kind!r}?"))

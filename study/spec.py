@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from study.files import study_name
 
 MOST_SEEDS = 1000
+Count = Annotated[int, Field(ge=1, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 
 
@@ -21,8 +22,30 @@ class Part(BaseModel):
 class Evaluate(Part):
     """How many images of each split are attacked, from the front of its fixed order."""
 
-    validation: Annotated[int, Field(ge=1, strict=True)] = 200
-    test: Annotated[int, Field(ge=1, strict=True)] = 200
+    validation: Count = 200
+    test: Count = 200
+
+
+class Sizes(Part):
+    """A method's own numbers of images, fewer for one whose attacks are slow."""
+
+    validation: Count | None = None
+    test: Count | None = None
+
+
+class Audit(Part):
+    """Whether to believe the headline: attacks that look for masked gradients (METHODS 4).
+
+    Attributes:
+        n: test images; 150 at the very least can certify 2 points.
+        transfer: the method whose models adversarial images are made on; `compare.baseline` by
+            default.
+        queries: of Square, alone and within AutoAttack.
+    """
+
+    n: Count = 200
+    transfer: str | None = None
+    queries: Count = 5000
 
 
 def _as_seeds(value: Any) -> Any:
@@ -48,6 +71,7 @@ class Method(Part):
     backbone: Any = None
     training: dict[str, Any] = {}
     seeds: Seeds | None = None
+    evaluate: Sizes = Sizes()
 
 
 class Compare(Part):
@@ -113,6 +137,7 @@ class Study(Part):
     attacks: Annotated[dict[Label, dict[str, Any] | None], AfterValidator(_some)]
     diagnostics: dict[Label, dict[str, Any] | None] = {}
     headline: dict[str, Any]
+    audit: Audit | None = None
     compare: Compare = Compare()
     choose: Choose | None = None
     resources: Resources = Resources()

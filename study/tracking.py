@@ -12,40 +12,30 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import safetensors.numpy
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag, ViewType
 
+from analysis.audit import Audit, judge
+from analysis.plan import Plan as Described
 from analysis.runs import connect
-from study.plan import Plan, PlannedTrial, describe, git_revision, numeric
+from study.describe import describe, git_revision
+from study.plan import Plan, PlannedTrial, numeric
+from study.results import Finding, Outcome, frame, metrics, note, read_finding, read_outcome
 from trainables import names
-from trainables.attacks.base import Columns
-from trainables.errors import BadAddress
+from trainables.errors import BadAddress, BrokenInvariant
 from trainables.store import Store
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
-REVISION = 2  # bumped by whatever alters what a run shows: old runs are then written anew
+REVISION = 3  # bumped by whatever alters what a run shows: old runs are then written anew
 
 _NOTE = "mlflow.note.content"
 _SHOWS = "shows"  # digest of what a run shows, to see whether it is of this plan
 _BATCH = 900  # MLflow takes 1,000 metrics a call
-
-Outcome = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a diagnostic left in the store: its arrays as a safetensors file, and its numbers."""
-
-    arrays: bytes
-    numbers: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -74,9 +64,10 @@ class Tracker:
         self.plan = plan
         self.store = store
         self.git = git_revision()
+        self.described = Described(describe(plan, command))
         self.experiment = self._experiment(uri, artifacts)
         self._runs = self._known_runs()
-        self._publish_plan(command)
+        self._publish_plan()
 
     def started(self, trial: PlannedTrial) -> None:
         """Shows a trial as running."""
@@ -95,6 +86,7 @@ class Tracker:
 
         Raises:
             DamagedEntry: an outcome is damaged; it is set aside, to be measured again.
+        BrokenInvariant: outcomes contradict each other: a bug of ours.
         """
         record = self.store.read_json(f"trials/{trial.id}", "record.json") or {}
         outcomes = {
@@ -105,18 +97,26 @@ class Tracker:
             label: read_finding(self.store, trial.id, cell_id)
             for label, cell_id in trial.diagnostic_ids.items()
         }
-        results = _results(self.plan, trial, outcomes, record)
+        verdict = judge(
+            self.described.cells,
+            self.described.headline_metrics,
+            {name: outcome.arrays for name, outcome in outcomes.items()},
+        )
+        if verdict.broken_invariants:
+            raise BrokenInvariant("; ".join(verdict.broken_invariants))
+        results = metrics(self.plan, trial, outcomes, record)
+        results.append((names.AUDIT_FAILED, float(verdict.failed), 0))
         results += [
             (f"{names.DIAGNOSTIC}{label}/{key}", value, 0)
             for label, finding in findings.items()
             for key, value in finding.numbers.items()
         ]
         now = int(record.get("time", time.time()) * 1000)
-        metrics = [metric for epoch in record.get("history", []) for metric in _curve(epoch)]
-        metrics += [Metric(key, value, now, step) for key, value, step in results]
+        logged = [metric for epoch in record.get("history", []) for metric in _curve(epoch)]
+        logged += [Metric(key, value, now, step) for key, value, step in results]
         run_id = self._run(trial, _start(record)).info.run_id
-        self._log(run_id, metrics, self._tags(trial, outcomes, record))
-        self._artifacts(run_id, trial, outcomes, findings)
+        self._log(run_id, logged, self._tags(trial, outcomes, record, verdict.mark))
+        self._artifacts(run_id, trial, outcomes, findings, verdict)
         dataset = Dataset(trial.model.dataset.name, trial.model.dataset.checksum[:16], "code", "{}")
         self.client.log_inputs(run_id, [DatasetInput(dataset)])
         self.client.set_terminated(run_id, "FINISHED", now)
@@ -155,9 +155,8 @@ class Tracker:
         location = (artifacts.absolute() / self.plan.name).as_uri() if local else None
         return str(self.client.create_experiment(self.plan.name, artifact_location=location))
 
-    def _publish_plan(self, command: str) -> None:
+    def _publish_plan(self) -> None:
         """The plan and the file, where the analysis and the UI find them."""
-        described = describe(self.plan, command)
         question = self.plan.study.question or ""
         note = f"{question}\n\n```yaml\n{self.plan.file.text}\n```"
         self.client.set_experiment_tag(self.experiment, _NOTE, note)
@@ -165,7 +164,7 @@ class Tracker:
             "report", {names.ROLE: names.REPORT}, names.REPORT
         )
         run_id = run.info.run_id
-        self.client.log_text(run_id, json.dumps(described, indent=1), names.PLAN_FILE)
+        self.client.log_text(run_id, json.dumps(self.described.raw, indent=1), names.PLAN_FILE)
         self.client.log_text(run_id, self.plan.file.text, names.STUDY_FILE)
         self.client.set_terminated(run_id, "FINISHED")
 
@@ -224,11 +223,16 @@ class Tracker:
             self.client.log_batch(run_id, metrics[start : start + _BATCH])
 
     def _tags(
-        self, trial: PlannedTrial, outcomes: Mapping[str, Outcome], record: Mapping[str, Any]
+        self,
+        trial: PlannedTrial,
+        outcomes: Mapping[str, Outcome],
+        record: Mapping[str, Any],
+        mark: str,
     ) -> list[RunTag]:
         tags = {
             **_static_tags(trial),
-            _NOTE: _note(outcomes),
+            names.ATTACK_MARK: mark,
+            _NOTE: note(outcomes),
             names.REASON: "",
             "device": record.get("execution", {}).get("device", "unknown"),
         }
@@ -240,14 +244,16 @@ class Tracker:
         trial: PlannedTrial,
         outcomes: Mapping[str, Outcome],
         findings: Mapping[str, Finding],
+        verdict: Audit,
     ) -> None:
         cells = {
             name: {"cell_id": trial.cell_ids[name], "config": cell.spec()}
             for name, cell in trial.cells.items()
         }
         self.client.log_text(run_id, json.dumps(cells, indent=1), names.CELLS_FILE)
+        self.client.log_text(run_id, verdict.to_json(), names.AUDIT_FILE)
         with tempfile.TemporaryDirectory() as folder:
-            outcome_frame(outcomes).to_parquet(Path(folder, names.OUTCOMES_FILE), index=False)
+            frame(self.plan, outcomes).to_parquet(Path(folder, names.OUTCOMES_FILE), index=False)
             shown = Path(folder, names.DIAGNOSTICS_FOLDER)
             shown.mkdir()
             for label, finding in findings.items():
@@ -260,134 +266,6 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadAddress(f"cannot track runs in {str(folder)!r}: {error}") from None
-
-
-def read_outcome(store: Store, trial_id: str, cell_id: str) -> Outcome:
-    """One cell's arrays, one value an image, and `passes`."""
-    objects = store.read(f"outcomes/{trial_id}/{cell_id}")
-    outcome: Outcome = safetensors.numpy.load(objects["outcome.safetensors"])
-    passes = json.loads(objects["outcome.json"])["passes"]
-    return {**outcome, "passes": np.full(len(outcome["labels"]), passes)}
-
-
-def read_finding(store: Store, trial_id: str, cell_id: str) -> Finding:
-    """What a diagnostic found on a model."""
-    objects = store.read(f"outcomes/{trial_id}/{cell_id}")
-    return Finding(objects["arrays.safetensors"], json.loads(objects["numbers.json"]))
-
-
-def outcome_frame(outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
-    """All cells of a run as one long frame, a row an image."""
-    columns = {"labels": "label", "targets": "target"}
-    frames = [
-        pd.DataFrame(outcome)
-        .rename(columns=columns)
-        .assign(cell=name, index=np.arange(len(outcome["labels"])))
-        for name, outcome in outcomes.items()
-    ]
-    return pd.concat(frames, ignore_index=True)
-
-
-def _results(
-    plan: Plan,
-    trial: PlannedTrial,
-    outcomes: Mapping[str, Outcome],
-    record: Mapping[str, Any],
-) -> list[tuple[str, float, int]]:
-    """Every number of a finished trial as (metric, value, step)."""
-    test = {
-        name: outcome for name, outcome in outcomes.items() if trial.cells[name].split == names.TEST
-    }
-    headline = plan.headline[names.TEST]
-    values: dict[str, float] = {
-        names.CLEAN: _accuracy([test[names.clean_name(names.TEST)]]),
-        names.ROBUST: _accuracy([test[name] for name in headline]),
-        names.ROBUST_VAL: _accuracy([outcomes[name] for name in plan.headline[names.VALIDATION]]),
-        names.MASKING_GAP: _masking_gap(plan, test),
-        names.N: float(plan.study.evaluate.test),
-        names.TRAIN_SECONDS: sum(epoch["seconds"] for epoch in record.get("history", [])),
-    }
-    bounded = [outcome for name, outcome in test.items() if _has_budget(plan, name)]
-    if bounded:
-        values[names.WORST_CASE] = _accuracy(bounded)
-    for name, outcome in outcomes.items():
-        values[name] = _accuracy([outcome])
-        values |= _further(plan, name, outcome)
-    results = [(key, value, 0) for key, value in values.items()]
-    return results + list(_series(plan, test))
-
-
-def _has_budget(plan: Plan, name: str) -> bool:
-    columns = plan.columns[name]
-    return columns is not None and columns.norm is not None
-
-
-def _accuracy(outcomes: list[Outcome]) -> float:
-    """Accuracy under the worst of several attacks on each image, averaged over images."""
-    worst = np.min([outcome["correct_after"] / outcome["passes"] for outcome in outcomes], axis=0)
-    return float(worst.mean())
-
-
-def _masking_gap(plan: Plan, test: Mapping[str, Outcome]) -> float:
-    """The headline setting's weakest surface less the headline itself."""
-    headline = plan.headline[names.TEST]
-    setting = _setting(plan, headline[0])
-    surfaces = [name for name in test if plan.columns[name] and _setting(plan, name) == setting]
-    weakest = max(_accuracy([test[name]]) for name in surfaces)
-    return weakest - _accuracy([test[name] for name in headline])
-
-
-def _setting(plan: Plan, name: str) -> tuple[str, Columns]:
-    """What a cell is, less the surface."""
-    columns = plan.columns[name]
-    assert columns is not None
-    return plan.labels[name], replace(columns, surface="")
-
-
-def _further(plan: Plan, name: str, outcome: Outcome) -> dict[str, float]:
-    """A cell's norms over the attacked images, and its target hits."""
-    columns = plan.columns[name]
-    attacked = outcome["correct_before"] > 0
-    if columns is None or not attacked.any():
-        return {}
-    further = {
-        name + names.L2_MEDIAN: float(np.median(outcome["l2"][attacked])),
-        name + names.LINF_MEDIAN: float(np.median(outcome["linf"][attacked])),
-    }
-    if columns.targeted:
-        further[name + names.HIT] = float((outcome["hit"] / outcome["passes"]).mean())
-    return further
-
-
-def _series(plan: Plan, test: Mapping[str, Outcome]) -> Iterable[tuple[str, float, int]]:
-    """Accuracy against steps (at the largest eps) and eps (at most steps), for the UI's charts."""
-    for name, outcome in test.items():
-        columns = plan.columns[name]
-        if columns is None:
-            continue
-        family = _family(plan, name)
-        peers = [
-            other
-            for key in test
-            if (other := plan.columns[key]) is not None and _family(plan, key) == family
-        ]
-        if columns.eps == max(peer.eps for peer in peers):
-            yield f"{names.BY_STEPS}{family}", _accuracy([outcome]), columns.steps
-        if columns.steps == max(peer.steps for peer in peers):
-            yield f"{names.BY_EPS}{family}", _accuracy([outcome]), round(1000 * columns.eps)
-
-
-def _family(plan: Plan, name: str) -> str:
-    """What the cell is charted under: all but its eps and steps."""
-    columns = plan.columns[name]
-    assert columns is not None
-    return names.series_name(
-        attack=plan.labels[name],
-        budget=columns.budget,
-        targeted=columns.targeted,
-        surface=columns.surface,
-        extra=columns.extra,
-    )
 
 
 def _start(record: Mapping[str, Any]) -> int | None:
@@ -409,11 +287,6 @@ def _static_tags(trial: PlannedTrial) -> dict[str, str]:
         names.EVIDENCE: trial.evidence,
         names.ATTACK_MARK: names.UNAUDITED,
     }
-
-
-def _note(outcomes: Mapping[str, Outcome]) -> str:
-    rows = [f"| {name} | {100 * _accuracy([outcome]):.1f} |" for name, outcome in outcomes.items()]
-    return "\n".join(["| cell | accuracy % |", "| --- | --- |", *rows])
 
 
 def _digest(trial: PlannedTrial) -> str:

@@ -12,6 +12,7 @@ from study.progress import Display
 from study.tracking import Tracker
 from trainables.errors import StudyIsRunning
 from trainables.store import Store
+from trainables.training import Trainer
 
 KEYS = {
     "evaluate": {"validation": 5, "test": 5},
@@ -112,3 +113,46 @@ def test_results_under_other_ids_are_no_results(run, monkeypatch):
     (reason,) = result.failed.values()
     assert "bear other ids" in reason
     assert "no result after 3 tries" in said
+
+
+TRANSFER = {
+    "pgd": {"eps": 0.04, "steps": 1},
+    "transfer": {"source": "isce", "using": {"name": "pgd", "eps": 0.04, "steps": 1}},
+}
+TWO = {"sce": {"loss": "sce"}, "isce": {"loss": "isce"}}
+
+
+def test_a_transfer_runs_when_its_source_exists(run, tmp_path):
+    result, said = run(methods=TWO, attacks=TRANSFER)  # the source is trained last
+    assert not result.failed
+    assert "2 of 2 trials to run" in said
+    assert "1 of 2 trials to run" in said
+    store = Store(str(tmp_path / "store"))
+    assert sorted(len(store.entries(f"outcomes/{id}")) for id in store.entries("models")) == [4, 5]
+
+
+def test_a_transfer_whose_source_fails_says_so(run, monkeypatch):
+    real = Trainer.epoch
+
+    def epoch(trainer):
+        if trainer.config.loss.name == "isce":
+            raise RuntimeError("no luck")
+        return real(trainer)
+
+    monkeypatch.setattr(Trainer, "epoch", epoch)
+    result, _ = run(methods=TWO, attacks=TRANSFER)
+    assert sorted(result.failed.values()) == [
+        "RuntimeError: no luck",
+        "no result after 3 tries: it needs another model, which could not be trained",
+    ]
+
+
+def test_a_source_whose_model_was_lost_is_trained_again(run, tmp_path):
+    run(methods=TWO, attacks={"pgd": TRANSFER["pgd"]})
+    store = Store(str(tmp_path / "store"))
+    lost = store.entries("models")
+    for model in lost:
+        store.remove(f"models/{model}")
+    result, _ = run(methods=TWO, attacks=TRANSFER)
+    assert not result.failed
+    assert store.entries("models") == lost

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from study.describe import describe
 from study.files import presets, read_study
-from study.plan import describe, make_plan
+from study.plan import make_plan
 from trainables import names
 from trainables.config import TrialConfig
 from trainables.errors import InvalidStudy

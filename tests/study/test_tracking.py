@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from study import tracking
-from study.tracking import Tracker, outcome_frame
+from analysis.audit import Audit
+from study import results, tracking
+from study.tracking import Tracker
 from trainables import names
+from trainables.errors import BrokenInvariant
 from trainables.execution import Execution
 from trainables.store import Store
 from trainables.trial import Trial
@@ -63,7 +65,7 @@ def test_a_finished_run_shows_every_cell_and_the_headline(tracked, store):
     assert run.info.status == "FINISHED"
     assert set(trial.cells) <= set(metrics)
     outcome = {
-        name: tracking.read_outcome(store, trial.id, cell_id)["correct_after"]
+        name: results.read_outcome(store, trial.id, cell_id).arrays["correct_after"]
         for name, cell_id in trial.cell_ids.items()
     }
     pgd = "cell/test/pgd-l2_rms-un-{}-eps0.04-n2"
@@ -195,17 +197,6 @@ def test_the_plan_stands_in_one_report_run(tracked):
     assert files == {names.PLAN_FILE, names.STUDY_FILE}
 
 
-def test_outcomes_are_one_row_an_image_and_cell(tracked, store):
-    _, trial = tracked()
-    outcomes = {
-        name: tracking.read_outcome(store, trial.id, cell_id)
-        for name, cell_id in trial.cell_ids.items()
-    }
-    frame = outcome_frame(outcomes)
-    assert len(frame) == sum(cell.n for cell in trial.cells.values())
-    assert {"cell", "index", "label", "target", "hit", "passes", "l2", "linf"} <= set(frame)
-
-
 def test_diagnostics_are_shown_as_numbers_and_arrays(tracked, tmp_path):
     wanted = {"embedding": {}, "shown": {"diagnostic": "exhibits"}, "theory": {"s": 2}}
     tracker, trial = tracked(diagnostics=wanted)
@@ -242,7 +233,32 @@ def test_hit_rate_of_a_random_model_is_a_share_of_its_passes(tracked, store):
     tracker.finished(trial)
     (run,) = runs(tracker)
     name = "cell/test/pgd-l2_rms-tar-margin_raw-eps0.04-n2"
-    outcome = tracking.read_outcome(store, trial.id, trial.cell_ids[name])
+    outcome = results.read_outcome(store, trial.id, trial.cell_ids[name]).arrays
     assert outcome["passes"].tolist() == [10] * 20
     assert outcome["hit"].max() > 1
     assert run.data.metrics[name + names.HIT] == pytest.approx(outcome["hit"].mean() / 10)
+
+
+def test_the_verdict_is_a_tag_a_number_and_a_file(tracked, tmp_path):
+    tracker, trial = tracked()
+    tracker.finished(trial)
+    (run,) = runs(tracker)
+    folder = tmp_path / "artifacts" / "small" / run.info.run_id / "artifacts"
+    verdict = Audit.from_json((folder / names.AUDIT_FILE).read_text())
+    assert run.data.tags[names.ATTACK_MARK] == verdict.mark != ""
+    assert run.data.metrics[names.AUDIT_FAILED] == verdict.failed
+    assert verdict.marks["cell/test/deepfool-overshoot-un-raw-eps0.02-n3"] == names.NO_THREAT_MODEL
+
+
+def test_outcomes_that_contradict_each_other_are_a_bug_of_ours(tracked, monkeypatch):
+    tracker, trial = tracked()
+    real = tracking.read_outcome
+
+    def read(store, trial_id, cell_id):
+        outcome = real(store, trial_id, cell_id)
+        outcome.arrays["correct_after"] = outcome.arrays["correct_before"] + 1
+        return outcome
+
+    monkeypatch.setattr(tracking, "read_outcome", read)
+    with pytest.raises(BrokenInvariant):
+        tracker.finished(trial)

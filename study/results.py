@@ -1,0 +1,224 @@
+"""What a finished trial amounts to: outcomes of the store as metrics and as one frame."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import safetensors.numpy
+
+from study.plan import Plan, PlannedTrial
+from trainables import names
+from trainables.attacks.base import Columns
+from trainables.store import Store
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One cell's outcome on a model.
+
+    Attributes:
+        arrays: one value an image, by column; `labels` and `passes` among them.
+        by_pass: whether each pass is right under attack, (n, passes).
+        stages: what the attack is made of; `broken_by` counts them.
+    """
+
+    arrays: Arrays
+    by_pass: np.ndarray
+    stages: tuple[str, ...]
+
+    @property
+    def shares(self) -> np.ndarray:
+        """The share of passes that are right under attack, (n,)."""
+        shares: np.ndarray = self.arrays["correct_after"] / self.arrays["passes"]
+        return shares
+
+    @property
+    def accuracy(self) -> float:
+        """Their mean."""
+        return float(self.shares.mean())
+
+    @property
+    def broken_by(self) -> list[str]:
+        """The stage that broke each image, empty where none did."""
+        return ["" if stage < 0 else self.stages[stage] for stage in self.arrays["broken_by"]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a diagnostic left in the store: its arrays as a safetensors file, and its numbers."""
+
+    arrays: bytes
+    numbers: dict[str, float]
+
+
+def read_outcome(store: Store, trial_id: str, cell_id: str) -> Outcome:
+    """One cell's outcome."""
+    objects = store.read(f"outcomes/{trial_id}/{cell_id}")
+    arrays: Arrays = safetensors.numpy.load(objects["outcome.safetensors"])
+    about = json.loads(objects["outcome.json"])
+    by_pass = arrays.pop("by_pass")
+    arrays["passes"] = np.full(len(arrays["labels"]), about["passes"])
+    return Outcome(arrays, by_pass, tuple(about["stages"]))
+
+
+def read_finding(store: Store, trial_id: str, cell_id: str) -> Finding:
+    """What a diagnostic found on a model."""
+    objects = store.read(f"outcomes/{trial_id}/{cell_id}")
+    return Finding(objects["arrays.safetensors"], json.loads(objects["numbers.json"]))
+
+
+def metrics(
+    plan: Plan,
+    trial: PlannedTrial,
+    outcomes: Mapping[str, Outcome],
+    record: Mapping[str, Any],
+) -> list[tuple[str, float, int]]:
+    """Every number of a finished trial as (metric, value, step)."""
+    test = {
+        name: outcome for name, outcome in outcomes.items() if trial.cells[name].split == names.TEST
+    }
+    headline = [test[name] for name in plan.headline[names.TEST]]
+    values: dict[str, float] = {
+        names.CLEAN: test[names.clean_name(names.TEST)].accuracy,
+        names.ROBUST: _worst(headline),
+        names.ROBUST_VAL: _worst([outcomes[name] for name in plan.headline[names.VALIDATION]]),
+        names.MASKING_GAP: _masking_gap(plan, test),
+        names.N: float(len(headline[0].shares)),
+        names.TRAIN_SECONDS: sum(epoch["seconds"] for epoch in record.get("history", [])),
+    }
+    bounded = [test[name] for name in bounded_cells(plan, test)]
+    if bounded:
+        values[names.WORST_CASE] = _worst(bounded)
+    for name, outcome in outcomes.items():
+        values[name] = outcome.accuracy
+        values |= _further(plan, name, outcome)
+    results = [(key, value, 0) for key, value in values.items()]
+    own = {cell.name for cell in plan.cells if not cell.check}
+    return results + list(_series(plan, {name: test[name] for name in test if name in own}))
+
+
+def bounded_cells(plan: Plan, test: Iterable[str]) -> list[str]:
+    """The cells that the worst case is taken over: attacks with a budget.
+
+    All of the study's; of an audit's those within the headline's ball.
+    """
+    leading = plan.columns[plan.headline[names.TEST][0]]
+    assert leading is not None
+    audit = {cell.name for cell in plan.cells if cell.check}
+    found = []
+    for name in test:
+        columns = plan.columns[name]
+        if columns is None or columns.norm is None:
+            continue
+        inside = columns.budget == leading.budget and columns.eps <= leading.eps
+        if inside or name not in audit:
+            found.append(name)
+    return found
+
+
+def frame(plan: Plan, outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
+    """All cells of a run as one long frame, a row an image; the worst case as a cell of its own.
+
+    `broken_by` is the stage of the attack that broke the image, and for the worst case the cell.
+    """
+    columns = {"labels": "label", "targets": "target"}
+    frames = [
+        pd.DataFrame({**outcome.arrays, "broken_by": outcome.broken_by})
+        .rename(columns=columns)
+        .assign(cell=name, index=np.arange(len(outcome.shares)))
+        for name, outcome in outcomes.items()
+    ]
+    whole = pd.concat(frames, ignore_index=True)
+    test = [cell.name for cell in plan.cells if cell.split == names.TEST and cell.name in outcomes]
+    bounded = bounded_cells(plan, test)
+    if not bounded:
+        return whole
+    n = min(len(outcomes[name].shares) for name in bounded)
+    rows = whole[whole["cell"].isin(bounded) & (whole["index"] < n)]
+    # Of the cells that leave fewest passes right, the one with the smallest perturbation.
+    worst = rows.sort_values(["correct_after", "l2"], kind="stable").drop_duplicates("index")
+    broken = (worst["correct_after"] == 0) & (worst["correct_before"] > 0)
+    by = worst["cell"].where(broken, "")
+    worst = worst.assign(broken_by=by, cell=names.WORST_CASE).sort_values("index")
+    return pd.concat([whole, worst], ignore_index=True)
+
+
+def note(outcomes: Mapping[str, Outcome]) -> str:
+    """A run's cells as a table in Markdown."""
+    rows = [f"| {name} | {100 * outcome.accuracy:.1f} |" for name, outcome in outcomes.items()]
+    return "\n".join(["| cell | accuracy % |", "| --- | --- |", *rows])
+
+
+def _worst(outcomes: Sequence[Outcome]) -> float:
+    """Accuracy under the worst of several attacks on each image, over images that all saw."""
+    n = min(len(outcome.shares) for outcome in outcomes)
+    return float(np.min([outcome.shares[:n] for outcome in outcomes], axis=0).mean())
+
+
+def _masking_gap(plan: Plan, test: Mapping[str, Outcome]) -> float:
+    """The headline setting's weakest surface less the headline itself."""
+    headline = plan.headline[names.TEST]
+    setting = _setting(plan, headline[0])
+    surfaces = [name for name in test if plan.columns[name] and _setting(plan, name) == setting]
+    return max(test[name].accuracy for name in surfaces) - _worst([test[name] for name in headline])
+
+
+def _setting(plan: Plan, name: str) -> tuple[str, Columns]:
+    """What a cell is, less the surface."""
+    columns = plan.columns[name]
+    assert columns is not None
+    return plan.labels[name], replace(columns, surface="")
+
+
+def _further(plan: Plan, name: str, outcome: Outcome) -> dict[str, float]:
+    """A cell's norms over the attacked images, its target hits, its spread over passes."""
+    columns, arrays, further = plan.columns[name], outcome.arrays, dict[str, float]()
+    passes = outcome.by_pass.shape[1]
+    if passes > 1:
+        further[name + names.SPREAD] = float(outcome.by_pass.mean(axis=0).std(ddof=1))
+    attacked = arrays["correct_before"] > 0
+    if columns is None or not attacked.any():
+        return further
+    further[name + names.L2_MEDIAN] = float(np.median(arrays["l2"][attacked]))
+    further[name + names.LINF_MEDIAN] = float(np.median(arrays["linf"][attacked]))
+    if columns.targeted:
+        further[name + names.HIT] = float((arrays["hit"] / arrays["passes"]).mean())
+    return further
+
+
+def _series(plan: Plan, test: Mapping[str, Outcome]) -> Iterable[tuple[str, float, int]]:
+    """Accuracy against steps (at the largest eps) and eps (at most steps), for the UI's charts."""
+    for name, outcome in test.items():
+        columns = plan.columns[name]
+        if columns is None:
+            continue
+        family = _family(plan, name)
+        peers = [
+            other
+            for key in test
+            if (other := plan.columns[key]) is not None and _family(plan, key) == family
+        ]
+        if columns.eps == max(peer.eps for peer in peers):
+            yield f"{names.BY_STEPS}{family}", outcome.accuracy, columns.steps
+        if columns.steps == max(peer.steps for peer in peers):
+            yield f"{names.BY_EPS}{family}", outcome.accuracy, round(1000 * columns.eps)
+
+
+def _family(plan: Plan, name: str) -> str:
+    """What the cell is charted under: all but its eps and steps."""
+    columns = plan.columns[name]
+    assert columns is not None
+    return names.series_name(
+        attack=plan.labels[name],
+        budget=columns.budget,
+        targeted=columns.targeted,
+        surface=columns.surface,
+        extra=columns.extra,
+    )
