@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from trainables import names
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
@@ -43,7 +45,7 @@ def test_links_lead_somewhere(document):
         assert (ROOT / link).exists(), link
 
 
-@pytest.mark.timeout(3000)  # the whole quickstart, 34 models, and all methods, 26
+@pytest.mark.timeout(4200)  # the whole quickstart, 34 models, and all methods, 26
 def test_the_commands_run_as_written(tmp_path):
     for name, text in re.findall(r"```yaml\n# (\S+\.yaml)\n(.*?)```", README, re.DOTALL):
         (tmp_path / name).write_text(text)
@@ -56,13 +58,14 @@ def test_the_commands_run_as_written(tmp_path):
             continue
         done = subprocess.run(
             ["bash", "-c", command], cwd=tmp_path, env={**os.environ, "PATH": path},
-            capture_output=True, text=True, timeout=1200,
+            capture_output=True, text=True, timeout=2400,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
     reports = tmp_path / "results" / "reports"
     assert (reports / "quickstart" / "index.html").exists()
     assert (reports / "my-study" / "figure3.png").exists()
     assert (reports / "crosses" / "index.html").exists()
+    assert names.MASKED in (reports / "believe" / "table.csv").read_text()
     assert (reports / "methods" / "table.md").read_text().count("\n|") > 13
     assert quickstart_clean_accuracy(reports / "quickstart") > 94
 

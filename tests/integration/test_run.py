@@ -53,7 +53,7 @@ def test_tracked_accuracies_are_those_of_the_outcomes(finished):
         frame = pd.read_parquet(artifact / names.OUTCOMES_FILE)
         cells = json.loads((artifact / names.CELLS_FILE).read_text())
         accuracy = frame.groupby("cell")["correct_after"].mean()
-        assert set(accuracy.index) == set(cells)
+        assert set(accuracy.index) == {*cells, names.WORST_CASE}
         for cell, value in accuracy.items():
             assert run.data.metrics[cell] == pytest.approx(value)
         test = frame[frame["cell"].str.startswith("cell/test/pgd")]

@@ -102,7 +102,7 @@ class Square(Attack):
             found, broken = self._look(classifier, changed, part, query)
             if classifier.stochastic:
                 score[active] = self._look(classifier, kept, part, query)[0]
-            better = (found > score[active]) | broken
+            better = found > score[active]
             best[active[better]], score[active[better]] = changed[better], found[better]
             queries[active] += looks
             active = active[~broken]

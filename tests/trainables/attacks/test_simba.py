@@ -333,6 +333,14 @@ def test_image_is_done_when_a_kept_trial_is_misclassified(sce, right, batch_of):
     assert not torch.equal(after[100].images[~broken], after[150].images[~broken])
 
 
+def test_image_that_is_misclassified_as_it_is_costs_one_query(affine, batch_of):
+    classifier = affine(torch.tensor([[0.0] * 4, [1.0] * 4]), torch.tensor([1.0, 0.0]))
+    images = torch.full((1, 1, 2, 2), 0.5)
+    result = simba().perturb(classifier, batch_of(images, torch.tensor([0])))
+    assert torch.equal(result.images, images)
+    assert result.queries.tolist() == [1]
+
+
 def test_misclassified_trial_that_does_not_lower_p_is_not_kept(affine, batch_of):
     # Backwards class 1 wins while class 2 vanishes: p_0 rises. Forwards p_0 falls, class 2 wins.
     classifier = affine(
