@@ -209,7 +209,7 @@ def test_a_worker_that_dies_costs_no_trial(folder, running):
         if line.startswith("[1/5]"):
             break
     family = psutil.Process(process.pid).children(recursive=True)
-    workers = [child for child in family if "StudyTrainable" in " ".join(child.cmdline())]
+    workers = [child for child in family if "Trainable" in " ".join(child.cmdline())]
     assert workers
     for worker in workers:
         worker.kill()
