@@ -271,7 +271,12 @@ def _tracked(run: Run | None, metrics: Sequence[str], wanted: Sequence[str]) -> 
     }
     if finished:
         found = run.data.metrics.items()
-        values |= {name: value for name, value in found if name.startswith(names.DIAGNOSTIC)}
+        kept = (names.DIAGNOSTIC, names.SPREAD)
+        values |= {
+            name: value
+            for name, value in found
+            if name.startswith(kept[0]) or name.endswith(kept[1])
+        }
     tags = {tag: run.data.tags.get(tag, "") for tag in _TAGS}
     lacking = [metric for metric in wanted if metric not in run.data.metrics]
     state = _state(run)

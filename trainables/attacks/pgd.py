@@ -118,8 +118,10 @@ class PGD(Stepwise):
 
     def alike(self) -> PGD:
         """All but the steps, where neither their length nor what follows depends on them."""
-        free = isinstance(self.budget, Path) or self.alpha is not None or self.alpha_for is not None
-        return replace(self, steps=1) if free and not self._repeated else self
+        path = isinstance(self.budget, Path)
+        free = path or self.alpha is not None or self.alpha_for is not None
+        start = path and self.random_start  # as far away as the path is long
+        return replace(self, steps=1) if free and not self._repeated and not start else self
 
     @property
     def _repeated(self) -> bool:
