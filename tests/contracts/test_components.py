@@ -18,7 +18,8 @@ KINDS = [
     *("attack", "budget", "schedule", "diagnostic"),
 ]
 # Values for parameters that have no default.
-REQUIRED = {"eps": 0.1, "steps": 3, "budget": "linf"}
+ON_SOURCE = {"name": "pgd", "eps": 0.1, "steps": 3}
+REQUIRED = {"eps": 0.1, "steps": 3, "budget": "linf", "source": "sce", "using": ON_SOURCE}
 COMPONENTS = [cls for kind in KINDS for cls in registry.every(kind)]
 every_component = pytest.mark.parametrize(
     "cls", COMPONENTS, ids=lambda cls: f"{cls.kind}-{cls.name}"

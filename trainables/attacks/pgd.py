@@ -88,6 +88,8 @@ class PGD(Stepwise):
         length = [isinstance(self.budget, Path), self.alpha is not None, self.alpha_for is not None]
         if sum(length) > 1:
             raise ValueError("expected one of alpha, alpha_for and a path: each sets the step")
+        if isinstance(self.budget, Path) and self.random_start:
+            raise ValueError("expected a ball with random_start: a path has none to start in")
         if self.targeted and self.rivals:
             raise ValueError("expected targeted or rivals: each says where to go")
         if self.restarts > 1 and not self.random_start:
@@ -120,8 +122,7 @@ class PGD(Stepwise):
         """All but the steps, where neither their length nor what follows depends on them."""
         path = isinstance(self.budget, Path)
         free = path or self.alpha is not None or self.alpha_for is not None
-        start = path and self.random_start  # as far away as the path is long
-        return replace(self, steps=1) if free and not self._repeated and not start else self
+        return replace(self, steps=1) if free and not self._repeated else self
 
     @property
     def _repeated(self) -> bool:
