@@ -377,6 +377,15 @@ def craft(
         ]
 
 
+def within(attack: Attack, made: Crafted, images: Tensor) -> Crafted:
+    """The same with clean images in place of those that left the attack's budget."""
+    radius, norm = attack.radius(images), attack.norm
+    if radius is None or norm is None:
+        return made
+    fits = size(made.images - images, norm) <= radius
+    return replace(made, images=torch.where(fits, made.images, images))
+
+
 def in_turn(
     classifier: Classifier, batch: Batch, attempts: Iterable[Callable[[Batch], Crafted]]
 ) -> Crafted:

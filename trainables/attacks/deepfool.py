@@ -13,15 +13,15 @@ from torch import Tensor
 
 from trainables.attacks.base import (
     NO_GRADIENT,
-    Attack,
     Batch,
     Columns,
     Crafted,
     Eps,
     Steps,
     Stepwise,
+    within,
 )
-from trainables.attacks.budgets import L2BallField, Norm, size
+from trainables.attacks.budgets import L2BallField, Norm
 from trainables.attacks.surfaces import EOT, Eot
 from trainables.classifier import Classifier
 from trainables.losses.base import Head, Loss
@@ -212,15 +212,6 @@ def _linearised(output: Output, head: Head, raw: Tensor) -> Tensor:
     if output == "raw":
         return raw
     return head.deployed(raw) if output == "deployed" else head.probabilities(raw)
-
-
-def within(attack: Attack, made: Crafted, images: Tensor) -> Crafted:
-    """The same with clean images in place of those that left the attack's budget."""
-    radius, norm = attack.radius(images), attack.norm
-    if radius is None or norm is None:
-        return made
-    fits = size(made.images - images, norm) <= radius
-    return replace(made, images=torch.where(fits, made.images, images))
 
 
 def _smaller(known: Tensor, length: Tensor) -> Tensor:

@@ -18,9 +18,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from trainables.attacks.base import NO_GRADIENT, Attack, Batch, Columns, Crafted, Eps, Steps
+from trainables.attacks.base import NO_GRADIENT, Attack, Batch, Columns, Crafted, Eps, Steps, within
 from trainables.attacks.budgets import BallField, L2Absolute, L2RootMeanSquare, LInf, Norm, size
-from trainables.attacks.deepfool import within
 from trainables.attacks.surfaces import EOT, Eot
 from trainables.classifier import Classifier
 from trainables.registry import component

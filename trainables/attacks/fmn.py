@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from trainables.attacks.base import Attack, Batch, Columns, Crafted, Eps, Steps
+from trainables.attacks.base import Attack, Batch, Columns, Crafted, Eps, Steps, within
 from trainables.attacks.budgets import (
     TINY,
     BallField,
@@ -23,7 +23,6 @@ from trainables.attacks.budgets import (
     size,
     steepest,
 )
-from trainables.attacks.deepfool import within
 from trainables.attacks.surfaces import EOT, Eot, Slope, slope
 from trainables.classifier import Classifier
 from trainables.registry import component
