@@ -267,6 +267,14 @@ def test_attack_without_gradients_has_none_to_look_at() -> None:
     assert case.verdict("gradients") == PASS
 
 
+def test_ensemble_whose_one_attack_lacks_gradients_is_not_masked() -> None:
+    own = cell("raw", algorithm="autoattack")
+    case = Case()
+    case.cells.append(own)
+    case.set(own, 98, gradient=0.0)
+    assert case.audit().marks[own.name] != names.MASKED
+
+
 def test_rescale_is_for_cross_entropies() -> None:
     case = Case()
     assert case.check("rescale").reason == "margin_raw is free of scale"
