@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.checks import ABOVE
+from analysis.checks import ABOVE, FEWEST_IMAGES
 from analysis.choice import Arm, shown_arms
 from analysis.plan import Cell, Group, Plan
 from analysis.runs import Results
@@ -121,7 +121,8 @@ _TRUST = {
     names.WEAK: "a stronger one leaves less, so this supports no claim",
     names.NO_THREAT_MODEL: "the attack keeps to no ball, so this supports no claim",
     names.UNAUDITED: "a stronger attack may leave less, so this is an upper bound on robustness "
-    "and supports no claim; `audit: {}` in the study file audits it",
+    "and supports no claim; `audit: {}` in the study file audits it, on "
+    f"{FEWEST_IMAGES} images or more",
     names.TRUSTED: "AutoAttack takes at most 2 points more, and no check fails",
 }
 

@@ -24,7 +24,7 @@ MARK_MEANINGS = {
     names.WEAK: "a stronger one leaves less",
     names.MASKED: "it misses what there is to find and says nothing of robustness",
     names.UNAUDITED: "a stronger one may leave less; `audit: {}` in the study file audits the "
-    "headline's setting",
+    "headline's setting, on 150 images or more",
     names.NO_THREAT_MODEL: "the attack keeps to no ball",
 }
 
