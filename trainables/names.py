@@ -14,7 +14,7 @@ ROBUST_VAL = "robust_val"  # the same on validation images: what choices are mad
 # Per-image worst over every attack with a budget, test images. DeepFool without one looks for
 # the smallest perturbation and breaks every image in the end: it would make this zero.
 WORST_CASE = "worst_case"
-MASKING_GAP = "masking_gap"  # the headline's weakest surface less the headline
+MASKING_GAP = "masking_gap"  # the largest: the headline's weakest surface less the headline
 AUDIT_FAILED = "audit_failed"  # checks of the headline's audit that failed
 N = "n"  # test images attacked
 TRAIN_SECONDS = "train_seconds"

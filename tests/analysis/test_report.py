@@ -166,7 +166,7 @@ def test_page_has_a_verdict_for_every_method_and_check(verdicts: html.HtmlElemen
     assert table["sce"]["Headline"] == "↓ weak attack (1 of 3)"
     assert table["at"]["AutoAttack"] == table["at"]["Square"] == "✓ pass"
     assert table["mmc"]["Surfaces"] == "✗ ce_deployed ✗ ce_raw ✓ margin_raw"
-    assert table["mmc"]["Masking gap"] == "+40.0 ± 0.0"
+    assert table["mmc"]["Largest masking gap"] == "+40.0 ± 0.0"
     assert table["random"]["AutoAttack"] == "– n.a."
     assert table["random"]["More draws"] == "✗ fail"
     assert (table["older"]["Runs"], table["older"]["AutoAttack"]) == ("0 of 1", "—")
