@@ -467,5 +467,7 @@ _UNPLANNED = {
     "simba": "planned for balls in L2 alone",
     "transfer": "no method to transfer from: `audit: {transfer: …}` in the study file names one",
 }
-_INSIDE = "not run on this model: the corners and the centre of its grid stand for it"
+_INSIDE = (
+    "not run on this model: its grid's corners, its centre and validation's choice stand for it"
+)
 _LACKING = {"transfer": "not run on this model: inside a grid, or no other model to transfer from"}

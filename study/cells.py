@@ -31,7 +31,8 @@ class NamedCell:
         n: how many at most; None for as many as the study attacks.
         headline: whether it is one of the headline's surfaces.
         check: which check of the audit it is for, empty for the study's own.
-        thorough: whether points of a grid are spared it, but for corners and centre.
+        thorough: whether points of a grid are spared it, but for corners, centre and what
+            validation chooses.
         draws: whether it is for models that draw at random alone.
     """
 

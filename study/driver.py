@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 
+from study.choice import with_choices
 from study.listener import Listener
 from study.local import run_local
 from study.lock import StudyLock
@@ -57,13 +58,11 @@ def run_study(
         MissingData, DamagedData: a data set cannot be had; nothing is started.
     """
     site = Site(store, data, plan.study.resources, tuple(plan.study.plugins))
-    with StudyLock(store, plan.name) as lock:
-        _fetch(
-            [trial for trial in plan.trials if not is_complete(trial, store)],
-            Path(data).expanduser(),
-        )
+
+    def complete(plan: Plan, failed: Mapping[str, str]) -> Result:
         tracker = Tracker(tracking_uri, plan, store, artifacts, command)
         watcher = _Watcher(plan, store, tracker, display, lock)
+        watcher.result.failed |= failed
         try:
             left = watcher.left()
             for _ in range(ROUNDS + WAVES - 1):
@@ -78,6 +77,17 @@ def run_study(
             if not lock.lost:  # else the runs are somebody else's now
                 tracker.stopped()
         return watcher.result
+
+    with StudyLock(store, plan.name) as lock:
+        plan = with_choices(plan, store)
+        missing = [trial for trial in plan.trials if not is_complete(trial, store)]
+        _fetch(missing, Path(data).expanduser())
+        result = complete(plan, failed={})
+        chosen = with_choices(plan, store, result.failed)
+        if chosen.trials == plan.trials:
+            return result
+        display.say("validation has chosen: what it chose is audited whole")
+        return complete(chosen, result.failed)
 
 
 def _fetch(trials: Sequence[PlannedTrial], folder: Path) -> None:

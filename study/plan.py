@@ -139,12 +139,14 @@ class Plan:
         study: its checked content.
         trials: one a model, in the file's order.
         cells: what is measured, in the order of the file, the audit last.
+        chosen: arms that validation chose from their grids, see `study.choice`.
     """
 
     file: StudyFile
     study: Study
     trials: tuple[PlannedTrial, ...]
     cells: tuple[NamedCell, ...]
+    chosen: frozenset[str] = frozenset()
 
     @cached_property
     def columns(self) -> dict[str, Columns | None]:
@@ -175,8 +177,12 @@ class Plan:
         return {trial.id: trial for trial in self.trials}
 
 
-def make_plan(file: StudyFile) -> Plan:
+def make_plan(file: StudyFile, chosen: frozenset[str] = frozenset()) -> Plan:
     """Plans a study file.
+
+    Args:
+        file: what is wanted.
+        chosen: ids of arms that are audited as a whole wherever they lie in their grid.
 
     Raises:
         InvalidStudy: all mistakes at once; see `study.check.check`.
@@ -188,10 +194,10 @@ def make_plan(file: StudyFile) -> Plan:
     trials = list(_trials(study, mistakes))
     mistakes += _twins(trials)
     merged = list(_merge(trials))
-    measured = tuple(_measured(study, cells, diagnostics, merged, mistakes))
+    measured = tuple(_measured(study, cells, diagnostics, merged, chosen, mistakes))
     if mistakes:
         raise InvalidStudy(file.source, list(dict.fromkeys(mistakes)))
-    return Plan(file=file, study=study, trials=measured, cells=tuple(cells))
+    return Plan(file=file, study=study, trials=measured, cells=tuple(cells), chosen=chosen)
 
 
 def _diagnostics(study: Study, mistakes: list[Mistake]) -> Iterator[tuple[str, Diagnostic]]:
@@ -250,6 +256,7 @@ def _measured(
     cells: Sequence[NamedCell],
     diagnostics: Mapping[str, Diagnostic],
     trials: Sequence[PlannedTrial],
+    chosen: frozenset[str],
     mistakes: list[Mistake],
 ) -> Iterator[PlannedTrial]:
     """The trials with what is to be measured of each."""
@@ -257,26 +264,22 @@ def _measured(
     axes = {name: swept(trials, name) for name in study.methods}
     sources = _Sources(trials, mistakes)
     for trial in trials:
-        chosen = _applying(trial, cells, axes, sources)
+        thorough = trial.model.arm_id in chosen or _stands_out(trial, axes)
         yield replace(
             trial,
             cells={
                 cell.name: Cell(probe=attack, split=cell.split, n=_size(study, trial, cell))
-                for cell, attack in chosen
+                for cell, attack in _applying(trial, cells, sources, thorough=thorough)
             },
             diagnostics=_diagnostics_of(study, trial, leading, diagnostics),
         )
 
 
 def _applying(
-    trial: PlannedTrial,
-    cells: Sequence[NamedCell],
-    axes: Mapping[str, Mapping[str, Sequence[Any]]],
-    sources: _Sources,
+    trial: PlannedTrial, cells: Sequence[NamedCell], sources: _Sources, *, thorough: bool
 ) -> Iterator[tuple[NamedCell, Attack]]:
     """The cells that a trial has, each with its attack in the form that suits the model."""
     loss, stochastic = trial.model.loss, trial.model.transform.stochastic
-    thorough = any(_stands_out(trial.axes, axes[name]) for name in trial.methods)
     for cell in cells:
         if (cell.thorough and not thorough) or (cell.draws and not stochastic):
             continue
@@ -285,8 +288,12 @@ def _applying(
             yield cell, attack.settled(loss, stochastic=stochastic)
 
 
-def _stands_out(point: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> bool:
-    """Whether a point is a corner or the centre of its grid; always so without one."""
+def _stands_out(trial: PlannedTrial, axes: Mapping[str, Mapping[str, Sequence[Any]]]) -> bool:
+    """Whether it is a corner or the centre of a method's grid; always so without one."""
+    return any(_is_corner_or_centre(trial.axes, axes[name]) for name in trial.methods)
+
+
+def _is_corner_or_centre(point: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> bool:
     along = [(point[key], values) for key, values in axes.items() if key in point]
     corner = all(value in (values[0], values[-1]) for value, values in along)
     return corner or all(value == values[len(values) // 2] for value, values in along)

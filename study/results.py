@@ -87,15 +87,15 @@ def metrics(
     headline = [test[name] for name in plan.headline[names.TEST]]
     values: dict[str, float] = {
         names.CLEAN: test[names.clean_name(names.TEST)].accuracy,
-        names.ROBUST: _worst(headline),
-        names.ROBUST_VAL: _worst([outcomes[name] for name in plan.headline[names.VALIDATION]]),
+        names.ROBUST: worst(headline),
+        names.ROBUST_VAL: worst([outcomes[name] for name in plan.headline[names.VALIDATION]]),
         names.MASKING_GAP: _masking_gap(plan, test),
         names.N: float(len(headline[0].shares)),
         names.TRAIN_SECONDS: sum(epoch["seconds"] for epoch in record.get("history", [])),
     }
     bounded = [test[name] for name in bounded_cells(plan, test)]
     if bounded:
-        values[names.WORST_CASE] = _worst(bounded)
+        values[names.WORST_CASE] = worst(bounded)
     for name, outcome in outcomes.items():
         values[name] = outcome.accuracy
         values |= _further(plan, name, outcome)
@@ -156,7 +156,7 @@ def note(outcomes: Mapping[str, Outcome]) -> str:
     return "\n".join(["| cell | accuracy % |", "| --- | --- |", *rows])
 
 
-def _worst(outcomes: Sequence[Outcome]) -> float:
+def worst(outcomes: Sequence[Outcome]) -> float:
     """Accuracy under the worst of several attacks on each image, over images that all saw."""
     n = min(len(outcome.shares) for outcome in outcomes)
     return float(np.min([outcome.shares[:n] for outcome in outcomes], axis=0).mean())
@@ -167,7 +167,7 @@ def _masking_gap(plan: Plan, test: Mapping[str, Outcome]) -> float:
     headline = plan.headline[names.TEST]
     setting = _setting(plan, headline[0])
     surfaces = [name for name in test if plan.columns[name] and _setting(plan, name) == setting]
-    return max(test[name].accuracy for name in surfaces) - _worst([test[name] for name in headline])
+    return max(test[name].accuracy for name in surfaces) - worst([test[name] for name in headline])
 
 
 def _setting(plan: Plan, name: str) -> tuple[str, Columns]:

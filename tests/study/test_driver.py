@@ -6,10 +6,13 @@ import pytest
 from mlflow.exceptions import MlflowException
 from rich.console import Console
 
-from study.driver import run_study
+from study.choice import with_choices
+from study.driver import is_complete, run_study
 from study.lock import StudyLock
 from study.progress import Display
+from study.results import read_outcome, worst
 from study.tracking import Tracker
+from trainables import names
 from trainables.errors import StudyIsRunning
 from trainables.store import Store
 from trainables.training import Trainer
@@ -156,3 +159,61 @@ def test_a_source_whose_model_was_lost_is_trained_again(run, tmp_path):
     result, _ = run(methods=TWO, attacks=TRANSFER)
     assert not result.failed
     assert store.entries("models") == lost
+
+
+GRID = {
+    "methods": {
+        "sce": {"loss": "sce"},
+        "isce": {"loss": {"name": "isce", "s": 1, "m": [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}},
+    },
+    "choose": {"method": "isce"},
+    "audit": {"n": 2, "queries": 2},
+    "evaluate": {"validation": 30, "test": 2},
+}
+STANDING_OUT = {0, 0.3, 0.6}
+
+
+def test_what_validation_chooses_is_audited_whole(run, plan_of, tmp_path, monkeypatch):
+    for name, value in (("STEPS", (2, 3)), ("HUGE_STEPS", 2), ("SEARCH", 2)):
+        monkeypatch.setattr(f"study.audit.{name}", value)
+    monkeypatch.setattr("trainables.attacks.autoattack.STEPS", 2)
+    result, said = run(**GRID)
+    assert not result.failed
+
+    store = Store(str(tmp_path / "store"))
+    planned = plan_of(**{**KEYS, **GRID})
+    plan = with_choices(planned, store)
+    (arm,) = plan.chosen
+    validation = {
+        trial.axes["loss.m"]: chosen_by(plan, trial, store)
+        for trial in plan.trials
+        if "isce" in trial.methods
+    }
+    best = max(validation, key=lambda m: (validation[m], -m))
+    whole = {trial.axes.get("loss.m") for trial in plan.trials if whole_audit(trial)}
+    assert whole == {None, best, *STANDING_OUT}
+    assert {trial.model.arm_id for trial in plan.trials if trial.axes.get("loss.m") == best} == {
+        arm
+    }
+    assert all(is_complete(trial, store) for trial in plan.trials)
+    assert ("what it chose is audited whole" in said) == (best not in STANDING_OUT)
+
+    again, said = run(**GRID)
+    assert not again.failed
+    assert "to run" not in said
+
+
+def chosen_by(plan, trial, store):
+    """What validation goes by: the headline, then clean accuracy."""
+    names_of = (*plan.headline[names.VALIDATION], names.clean_name(names.VALIDATION))
+    found = [read_outcome(store, trial.id, trial.cell_ids[name]) for name in names_of]
+    return worst(found[:-1]), found[-1].accuracy
+
+
+def whole_audit(trial):
+    return any("autoattack" in name for name in trial.cells)
+
+
+def test_nothing_is_chosen_before_the_grid_is_measured(plan_of, tmp_path):
+    plan = plan_of(**{**KEYS, **GRID})
+    assert with_choices(plan, Store(str(tmp_path / "store"))) is plan
