@@ -25,7 +25,7 @@ AUTOATTACK = "autoattack"  # the check that a cell is trusted by
 # Tolerances as shares of the images, by METHODS 4's rules. None is finer than one image.
 CERTIFIED = 0.02  # rule 1: AutoAttack may take so much more
 FEWEST_IMAGES = 150  # "Headline": fewer cannot certify that
-STANDING = 0.005  # rule 1: Square may break so many of those left standing
+STANDING = 0.005  # rule 1: Square may break so many that no gradient did
 UNSETTLED = 0.01  # rules 2 and 4: more draws, steps or starts may change so much
 UNBOUNDED = 0.01  # rule 3: without a bound so many may be left
 BEATEN = 0.01  # rules 5 and 7; noise and single steps (Athalye et al. 2018, 3.1) as they
@@ -141,6 +141,11 @@ class Evidence:
             raise _NotApplicable(_LACKING.get(check, _INSIDE))
         return planned
 
+    def longer(self) -> list[Cell]:
+        """The audit's attacks along gradients in the headline's ball that outlast the headline."""
+        planned = [cell for cell in self._audit if cell.check in _LONGER]
+        return [cell for cell in planned if cell.name in self.outcomes]
+
     def worst(self, *groups: Iterable[Cell]) -> list[Shares]:
         """Shares of passes that are right, on each image the worst over a group's cells.
 
@@ -253,16 +258,21 @@ def _autoattack(evidence: Evidence, subject: Subject) -> _Found:
 
 
 def _square(evidence: Evidence, subject: Subject) -> _Found:
-    """Square breaks next to nothing of what stands, nor does it do better alone.
+    """Square breaks next to nothing that no gradient did, nor does it do better alone.
+
+    An image that more steps or another target break too was within reach of gradients: the
+    headline was too short for it, which rules of their own say.
 
     Of two attacks on a model that draws at random the one that does better on an image is in
     part the luckier, and that would add up over images: one counts as broken where at least
     half of all passes turn wrong. On other models that is its only pass.
     """
-    own, rival = evidence.worst(subject.cells, evidence.of_check("square", subject))
+    gradients = [*subject.cells, *evidence.longer()]
+    square = evidence.of_check("square", subject)
+    own, rival, strongest = evidence.worst(subject.cells, square, gradients)
     alone = _falls((subject.word, own), ("Square", rival), BEATEN)
-    broken = float((own - rival >= 0.5 - _EXACT).mean())
-    numbers = {**alone.numbers, "standing, but broken by Square": broken}
+    broken = float((strongest - rival >= 0.5 - _EXACT).mean())
+    numbers = {**alone.numbers, "broken by Square, by no gradient": broken}
     return _Found(numbers, alone.n, alone.failed or _more_than(broken, STANDING, alone.n))
 
 
@@ -377,8 +387,9 @@ _RULES = {
         _autoattack,
     ),
     "square": _Rule(
-        f"Square, which needs no gradient, breaks at most {_points(STANDING)}, or one image, of "
-        f"what the headline leaves standing, and alone {_LEAVES}.",
+        f"Square, which needs no gradient, breaks at most {_points(STANDING)}, or one image, "
+        "that neither the headline nor more steps, starts and targets break, and alone "
+        f"{_LEAVES}.",
         names.MASKED,
         _square,
         (HEADLINE,),
@@ -459,6 +470,7 @@ _RULES = {
     ),
 }
 CHECKS = tuple(_RULES)
+_LONGER = ("steps", "restarts", "targets")
 _OF_EACH_SURFACE = ("single", "unbounded", "rescale", "steps", "restarts", "eps", "eot")
 
 # Why there is nothing to compare with.

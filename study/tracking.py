@@ -31,7 +31,7 @@ from trainables.store import Store
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
-REVISION = 3  # bumped by whatever alters what a run shows: old runs are then written anew
+REVISION = 4  # bumped by whatever alters what a run shows: old runs are then written anew
 
 _NOTE = "mlflow.note.content"
 _SHOWS = "shows"  # digest of what a run shows, to see whether it is of this plan

@@ -10,6 +10,7 @@ import pytest
 
 from analysis.audit import Audit
 from analysis.checks import CHECKS, FAIL, NOT_APPLICABLE, PASS
+from analysis.plan import Cell
 from trainables import names
 
 from .audited import CLEAN, EACH, HEADLINE, HELD, ONCE, OWN, SURFACES, Case, N, cell
@@ -32,7 +33,7 @@ def test_model_to_believe() -> None:
     ("name", "passes", "fails", "mark"),
     [
         ("autoattack", 96, 95, names.WEAK),
-        ("square", 99, 98, names.MASKED),
+        ("square", 98, 97, names.MASKED),
         ("simba", 98, 97, names.MASKED),
         ("transfer", 98, 97, names.MASKED),
         ("targets", 98, 97, names.WEAK),
@@ -168,19 +169,31 @@ def test_square_counts_what_it_alone_breaks() -> None:
     assert case.verdict("square") == PASS
     case.outcomes[ONCE["square"].name]["correct_after"][:2] = 0
     assert case.verdict("square") == FAIL
-    assert case.check("square").numbers["standing, but broken by Square"] == 0.01
+    assert case.check("square").numbers["broken by Square, by no gradient"] == 0.01
+
+
+@pytest.mark.parametrize(
+    "longer", [ONCE["targets"], EACH["ce_raw"]["long"], EACH["margin_raw"]["restarts"]]
+)
+def test_square_is_not_blamed_for_what_more_steps_starts_or_targets_break(longer: Cell) -> None:
+    case = Case().set(ONCE["square"], 150)
+    case.outcomes[ONCE["square"].name]["correct_after"][:5] = 0
+    assert case.verdict("square") == FAIL
+    case.outcomes[longer.name]["correct_after"][:4] = 0
+    assert case.verdict("square") == PASS
+    assert case.check("square").numbers["broken by Square, by no gradient"] == 1 / 200
 
 
 def test_square_breaks_an_image_of_a_random_model_by_half_of_its_passes() -> None:
     case = Case(passes=10)
     after = case.outcomes[ONCE["square"].name]["correct_after"]
     after[:50] = 6
-    assert case.check("square").numbers["standing, but broken by Square"] == 0
+    assert case.check("square").numbers["broken by Square, by no gradient"] == 0
     assert case.verdict("square") == PASS
     for surface in ("ce_raw", "margin_raw"):
         case.outcomes[OWN[surface].name]["correct_after"][:50] = 7
     after[:2] = 2
-    assert case.check("square").numbers["standing, but broken by Square"] == 0.01
+    assert case.check("square").numbers["broken by Square, by no gradient"] == 0.01
     assert case.verdict("square") == FAIL
 
 
