@@ -151,8 +151,9 @@ def frame(plan: Plan, outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
 
 
 def note(outcomes: Mapping[str, Outcome]) -> str:
-    """A run's cells as a table in Markdown."""
-    rows = [f"| {name} | {100 * outcome.accuracy:.1f} |" for name, outcome in outcomes.items()]
+    """A run's cells as a table in Markdown; the audit's last, being the first to be cut."""
+    own_first = sorted(outcomes.items(), key=lambda item: item[0].startswith(names.AUDIT))
+    rows = [f"| {name} | {100 * outcome.accuracy:.1f} |" for name, outcome in own_first]
     return "\n".join(["| cell | accuracy % |", "| --- | --- |", *rows])
 
 

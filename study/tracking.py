@@ -34,6 +34,7 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 REVISION = 4  # bumped by whatever alters what a run shows: old runs are then written anew
 
 _NOTE = "mlflow.note.content"
+_LONGEST_RUN_NOTE, _LONGEST_NOTE = 8_000, 20_000  # characters that MLflow keeps
 _SHOWS = "shows"  # digest of what a run shows, to see whether it is of this plan
 _BATCH = 900  # MLflow takes 1,000 metrics a call
 
@@ -159,7 +160,7 @@ class Tracker:
         """The plan and the file, where the analysis and the UI find them."""
         question = self.plan.study.question or ""
         note = f"{question}\n\n```yaml\n{self.plan.file.text}\n```"
-        self.client.set_experiment_tag(self.experiment, _NOTE, note)
+        self.client.set_experiment_tag(self.experiment, _NOTE, clipped(note, _LONGEST_NOTE))
         run = self._runs.get(names.REPORT) or self._create(
             "report", {names.ROLE: names.REPORT}, names.REPORT
         )
@@ -232,7 +233,7 @@ class Tracker:
         tags = {
             **_static_tags(trial),
             names.ATTACK_MARK: mark,
-            _NOTE: note(outcomes),
+            _NOTE: clipped(note(outcomes), _LONGEST_RUN_NOTE),
             names.REASON: "",
             "device": record.get("execution", {}).get("device", "unknown"),
         }
@@ -278,6 +279,14 @@ def _curve(epoch: Mapping[str, float]) -> list[Metric]:
     step, now = int(epoch["epoch"]), int(epoch["time"] * 1000)
     keys = (names.TRAIN_LOSS, names.TRAIN_ACCURACY, names.VALIDATION_ACCURACY)
     return [Metric(key, epoch[key], now, step) for key in keys]
+
+
+def clipped(text: str, longest: int) -> str:
+    """What fits of a text: whole lines, the last of which says that it goes on."""
+    if len(text) <= longest:
+        return text
+    kept = text[: longest - 1].rpartition("\n")[0]
+    return f"{kept}\n…"
 
 
 def _static_tags(trial: PlannedTrial) -> dict[str, str]:

@@ -115,4 +115,7 @@ def test_charts_are_of_the_studys_own_attacks(study):
 
 def test_a_runs_note_lists_every_cell(study):
     _, _, outcomes = study
-    assert len(note(outcomes).splitlines()) == 2 + len(outcomes)
+    _, _, *rows = note(outcomes).splitlines()
+    assert len(rows) == len(outcomes)
+    audits = [row.startswith(f"| {names.AUDIT}") for row in rows]
+    assert audits == sorted(audits) and any(audits) and not all(audits)

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import safetensors.numpy
+from hypothesis import given
+from hypothesis import strategies as st
 
 from analysis.audit import Audit
 from study import results, tracking
-from study.tracking import Tracker
+from study.tracking import Tracker, clipped
 from trainables import names
 from trainables.errors import BrokenInvariant
 from trainables.execution import Execution
@@ -112,6 +114,22 @@ def test_writing_twice_changes_nothing(tracked):
     assert run.data.to_dictionary() == first
     history = tracker.client.get_metric_history(run.info.run_id, names.TRAIN_LOSS)
     assert len(history) == 2
+
+
+def test_a_long_study_file_is_noted_as_far_as_mlflow_keeps_it(tracked):
+    tracker, _ = tracked(question="Does it help?\n" * 2_000)
+    note = tracker.client.get_experiment(tracker.experiment).tags["mlflow.note.content"]
+    assert len(note) <= 20_000 and note.endswith("\n…")
+
+
+@given(st.text(st.sampled_from("ab\n"), max_size=30), st.integers(2, 30))
+def test_what_is_clipped_are_whole_lines(text, longest):
+    kept = clipped(text, longest)
+    assert len(kept) <= longest
+    if kept != text:
+        *lines, last = kept.split("\n")
+        assert last == "…"
+        assert lines in (text.split("\n")[: len(lines)], [""])
 
 
 def test_a_new_tracker_knows_what_is_tracked(tracked, monkeypatch):
