@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import warnings
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -30,6 +31,8 @@ from trainables.training import Trainer
 from trainables.transforms.none import NoTransform
 
 torch.set_num_threads(1)
+# A shell that starts a job in the background has it ignore Ctrl-C, and so all of its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples in every run; models are slow on the first call and fixtures never change.
 settings.register_profile(
     "tests",
