@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from analysis.checks import ABOVE, FEWEST_IMAGES
 from analysis.choice import Arm, shown_arms
-from analysis.plan import Cell, Group, Plan
+from analysis.plan import Cell, Group, Plan, Protocol
 from analysis.runs import Results
 from analysis.statistics import SEEDS_FOR_A_CLAIM, Estimate, estimate, paired_difference
 from analysis.tables.audit import gravest, headline_marks
@@ -56,7 +56,7 @@ def first_answer(results: Results, group: Group) -> Answer:
     """
     arms = shown_arms(results, group)
     against = _references(results.plan, arms)
-    deployed = _deployed_cell(results.plan)
+    deployed = _deployed_cell(results.plan.protocol(group))
     comparisons = {arm.label: _comparison(arm, deployed, against) for arm in arms}
     sentences = _sentences(results.plan, group, arms, comparisons)
     return Answer(group, tuple(sentences), tuple(comparisons.values()), tuple(against))
@@ -69,10 +69,11 @@ def _references(plan: Plan, arms: Sequence[Arm]) -> dict[str, Arm]:
     return {name: of_method[name] for name in dict.fromkeys(wanted) if name in of_method}
 
 
-def _deployed_cell(plan: Plan) -> Cell | None:
+def _deployed_cell(protocol: Protocol) -> Cell | None:
     """The headline's attack on the deployed scores, if the plan has it."""
-    settings = {cell.setting for cell in plan.cells if cell.metric in plan.headline_metrics}
-    for cell in plan.test_attacks:
+    leading = protocol.headline_metrics
+    settings = {cell.setting for cell in protocol.cells if cell.metric in leading}
+    for cell in protocol.test_attacks:
         if cell.setting in settings and cell.surface == _SURFACE:
             return cell
     return None
@@ -102,9 +103,10 @@ def _sentences(
     comparisons: Mapping[str, Comparison],
 ) -> Iterator[str]:
     marks = {arm.method: comparisons[arm.label].mark for arm in arms}
+    headline = plan.protocol(group).headline_label
     yield (
-        f"On {group} the headline is accuracy on test images under {plan.headline_label}, for "
-        "each image against the worst of the raw surfaces."
+        f"On {group} the headline is accuracy on test images under {headline}, for each image "
+        "against the worst of the raw surfaces."
     )
     for arm in arms:
         if arm.method == plan.baseline:

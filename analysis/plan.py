@@ -125,6 +125,30 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Protocol:
+    """How the models of one data set and backbone are evaluated.
+
+    Attributes:
+        cells: What every model is to have, in the study file's order.
+        headline_label: The headline attack in words.
+        headline_metrics: The test cells over which the headline is the per-image worst.
+    """
+
+    cells: tuple[Cell, ...]
+    headline_label: str
+    headline_metrics: tuple[str, ...]
+
+    @property
+    def test_attacks(self) -> tuple[Cell, ...]:
+        """The study's cells on test images that have an attack; none of the audit's."""
+        return tuple(
+            cell
+            for cell in self.cells
+            if cell.split == names.TEST and not cell.is_clean and not cell.check
+        )
+
+
+@dataclass(frozen=True)
 class Plan:
     """`plan.json` in types; every list keeps the order of the study file."""
 
@@ -158,17 +182,15 @@ class Plan:
     @property
     def chosen_methods(self) -> tuple[str, ...]:
         """The methods whose hyper-parameters validation chooses."""
-        return tuple((self.raw.get("choose") or {}).get("methods", ()))
+        return tuple(self.raw["choose"])
 
-    @property
-    def headline_label(self) -> str:
-        """The headline attack in words."""
-        return str(self.raw["headline"]["label"])
+    def protocol(self, group: Group) -> Protocol:
+        """How the models of a data set and backbone are evaluated."""
+        return self._protocols[str(group)]
 
-    @property
-    def headline_metrics(self) -> tuple[str, ...]:
-        """The test cells over which the headline is the per-image worst."""
-        return tuple(self.raw["headline"][names.TEST])
+    @cached_property
+    def _protocols(self) -> dict[str, Protocol]:
+        return {place: _protocol(raw) for place, raw in self.raw["protocols"].items()}
 
     @property
     def trials(self) -> Sequence[Mapping[str, Any]]:
@@ -197,7 +219,7 @@ class Plan:
     def arms(self, group: Group, method: str) -> dict[str, dict[str, float]]:
         """Each configuration of a method with its place on the axes."""
         return {
-            trial["arm"]: dict(trial["axes"])
+            trial["arm"]: {axis: trial["axes"][axis] for axis in self.axes(method)}
             for trial in self.trials
             if method in trial["methods"]
             and (trial["dataset"], trial["backbone"]) == (group.dataset, group.backbone)
@@ -206,20 +228,6 @@ class Plan:
     def controls(self, method: str) -> tuple[str, ...]:
         """The control arms of a method."""
         return tuple((self.raw.get("controls") or {}).get(method, ()))
-
-    @cached_property
-    def cells(self) -> tuple[Cell, ...]:
-        """Every cell that each model is to have."""
-        return tuple(_cell(name, raw) for name, raw in self.raw["cells"].items())
-
-    @property
-    def test_attacks(self) -> tuple[Cell, ...]:
-        """The study's cells on test images that have an attack; none of the audit's."""
-        return tuple(
-            cell
-            for cell in self.cells
-            if cell.split == names.TEST and not cell.is_clean and not cell.check
-        )
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
@@ -240,6 +248,12 @@ def worst_over_raw(cells: Sequence[Cell]) -> dict[Setting, tuple[Cell, ...]]:
         if cell.is_raw:
             settings.setdefault(cell.setting, []).append(cell)
     return {setting: tuple(raw) for setting, raw in settings.items()}
+
+
+def _protocol(raw: Mapping[str, Any]) -> Protocol:
+    headline = raw["headline"]
+    cells = tuple(_cell(name, cell) for name, cell in raw["cells"].items())
+    return Protocol(cells, str(headline["label"]), tuple(headline[names.TEST]))
 
 
 def _cell(name: str, raw: Mapping[str, Any]) -> Cell:

@@ -120,8 +120,9 @@ def _write_surfaces(results: Results, folder: Path) -> tuple[list[Surface], list
     colours = method_colours(results.plan.methods)
     shown, files = [], []
     for index, (group, method) in enumerate(pairs):
-        figure3 = grid(results, group, method, figure3_measures(results.plan))
-        heatmaps = grid(results, group, method, all_measures(results.plan))
+        protocol = results.plan.protocol(group)
+        figure3 = grid(results, group, method, figure3_measures(protocol))
+        heatmaps = grid(results, group, method, all_measures(protocol))
         suffix = f"-{figure3.stem}" if len(pairs) > 1 else ""
         stems = f"figure3{suffix}", f"heatmaps{suffix}"
         files += save(draw_figure3(figure3, colours), folder, stems[0])
@@ -146,7 +147,7 @@ def _write_surfaces(results: Results, folder: Path) -> tuple[list[Surface], list
 
 def _interactive(results: Results, data: Grid, suffix: str, *, with_library: bool) -> Markup:
     """The surface to turn, opened at the headline; the library comes with the first one."""
-    headline = results.plan.headline_metrics
+    headline = results.plan.protocol(data.group).headline_metrics
     first = headline[0] if len(headline) == 1 else names.ROBUST
     figure = interactive_surface(data, method_colours(results.plan.methods), first=first)
     return Markup(

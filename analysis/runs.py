@@ -231,15 +231,17 @@ def _state(run: Run) -> str:
 
 
 def _frame(plan: Plan, runs: Mapping[str, Run]) -> pd.DataFrame:
-    metrics = tuple(dict.fromkeys([*_SHORT_METRICS, *(cell.metric for cell in plan.cells)]))
-    wanted = [cell.metric for cell in plan.cells]
+    wanted = {group: [cell.metric for cell in plan.protocol(group).cells] for group in plan.groups}
+    everything = (metric for metrics in wanted.values() for metric in metrics)
+    metrics = tuple(dict.fromkeys([*_SHORT_METRICS, *everything]))
     swept = dict.fromkeys(axis for method in plan.methods for axis in plan.axes(method))
     rows = []
     for method, trial in _method_trials(plan):
         run = runs.get(trial["trial_id"])
         axes = {axis: trial["axes"].get(axis, float("nan")) for axis in swept}
         lacks = trial.get("lacks", ())
-        tracked = _tracked(run, metrics, [metric for metric in wanted if metric not in lacks])
+        here = wanted[Group(trial["dataset"], trial["backbone"])]
+        tracked = _tracked(run, metrics, [metric for metric in here if metric not in lacks])
         label = trial["labels"][method]
         rows.append({"method": method, "label": label, **_described(trial), **axes, **tracked})
     return pd.DataFrame(rows)

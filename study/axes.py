@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from study.files import plain_number
+from study.loader import plain_number
 from trainables.errors import Mistake
 
 MOST_VALUES = 10_000  # of one axis

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from study.files import StudyFile
+from study.files import StudyFile, study_name
+from study.overlay import RULES, Place, at_places
 from study.settle import explain, settle, settle_labelled, settle_training
 from study.spec import Evaluate, Study
 from trainables import registry
@@ -17,8 +18,8 @@ from trainables.datasets.base import Dataset
 from trainables.errors import BadPlugin, InvalidStudy, Mistake, nearest, unknown_key
 
 
-def check(file: StudyFile) -> Study:
-    """The study of a file.
+def check(file: StudyFile) -> list[tuple[Place, Study]]:
+    """The study of a file in each of its places; of a union the studies of all of its parts.
 
     Everything but the outline is looked at as plain data, so that a mistake in one place
     hides none in another.
@@ -27,16 +28,49 @@ def check(file: StudyFile) -> Study:
         InvalidStudy: all mistakes of the file, each with its key, what was expected, what
             was found and the nearest valid name.
     """
-    data = _choose_methods(file.data)
+    mistakes: list[Mistake] = []
+    if file.parts:
+        mistakes += _union_mistakes(file)
+    checked = []
+    for part in file.parts or (file,):
+        found: list[Mistake] = []
+        places = list(at_places(part.data, part.overrides, found))
+        for place, data in places:
+            study = _checked(data, found)
+            if study is not None:
+                checked.append((place, study))
+        if not places:  # what is wrong with its data or backbone is told by the check of all
+            _checked({key: value for key, value in part.data.items() if key != RULES}, found)
+        prefix = f"{part.source}: " if file.parts else ""
+        mistakes += [Mistake(f"{prefix}{told.where}", told.what) for told in found]
+    if mistakes:
+        raise InvalidStudy(file.source, list(dict.fromkeys(mistakes)))
+    return checked
+
+
+def _union_mistakes(file: StudyFile) -> Iterator[Mistake]:
+    """A union has a name and a question; all else is its parts'."""
+    try:
+        study_name(file.data.get("study"))
+    except ValueError as error:
+        yield Mistake("study", str(error))
+    set_by_hand = {item.partition("=")[0].partition(".")[0] for item in file.overrides}
+    for key in file.data:
+        if key not in {"study", "question", *set_by_hand}:
+            yield Mistake(key, "stands in a union, whose keys are those of its parts")
+
+
+def _checked(data: dict[str, Any], told: list[Mistake]) -> Study | None:
+    """The study of plain data; None where there is a mistake."""
+    data = _choose_methods(data)
     study, mistakes = _outline(data)
     mistakes += _plugin_mistakes(data)  # first: what they register is looked up below
     mistakes += _component_mistakes(data)
     mistakes += _size_mistakes(data)
     mistakes += _reference_mistakes(data)
     mistakes += _headline_mistakes(data)
-    if mistakes or study is None:
-        raise InvalidStudy(file.source, list(dict.fromkeys(mistakes)))
-    return study
+    told += mistakes
+    return None if mistakes else study
 
 
 def _outline(data: dict[str, Any]) -> tuple[Study | None, list[Mistake]]:

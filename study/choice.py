@@ -26,11 +26,11 @@ def with_choices(plan: Plan, store: Store, without: Collection[str] = ()) -> Pla
         store: where the results are.
         without: ids of trials that failed: the choice is among the others.
     """
-    if plan.study.audit is None or plan.study.choose is None:
+    if not plan.is_audited:
         return plan
     chosen = frozenset(
         arm
-        for method in plan.study.choose.methods
+        for method in plan.choose
         for place in dict.fromkeys(trial.place for trial in plan.trials)
         for arm in _chosen(plan, store, method, place, without)
     )
@@ -59,13 +59,13 @@ def _row(plan: Plan, store: Store, trial: PlannedTrial, method: str) -> dict[str
     clean = names.clean_name(names.VALIDATION)
     found = {
         name: read_outcome(store, trial.id, trial.cell_ids[name])
-        for name in (clean, *plan.headline[names.VALIDATION])
+        for name in (clean, *plan.protocol(trial).headline[names.VALIDATION])
     }
     return {
         "method": method,
         "arm": trial.model.arm_id,
         "label": trial.labels[method],
-        **numeric(trial.axes),
+        **numeric(trial.axes[method]),
         clean: found.pop(clean).accuracy,
         names.ROBUST_VAL: worst(list(found.values())),
     }

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from study.files import presets, read_study
+from study.files import FULL, presets, read_study
 from trainables.errors import NothingTracked, StudyError
 
 RESULTS = Path("results")
@@ -36,6 +36,9 @@ Source = Annotated[str, typer.Argument(metavar="FILE|PRESET", help="A study file
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. training.epochs=3."),
+]
+Scale = Annotated[
+    str, typer.Option(metavar="NAME", help="One of the file's scales, e.g. small for a laptop.")
 ]
 Storage = Annotated[
     str,
@@ -89,15 +92,20 @@ def list_presets() -> None:
 
 
 @app.command()
-def plan(source: Source, overrides: Overrides = None, storage: Storage = DEFAULT_STORAGE) -> None:
+def plan(
+    source: Source,
+    overrides: Overrides = None,
+    scale: Scale = FULL,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
     """Shows what a study would train and attack, and how much of it is there already."""
     from study.driver import is_complete
     from study.plan import make_plan
     from trainables.store import Store
 
-    planned, store = make_plan(read_study(source, overrides or ())), Store(storage)
+    planned, store = make_plan(read_study(source, overrides or (), scale)), Store(storage)
     table = Table("method", "models", "trained", "seeds", "attacked", box=None)
-    for name in planned.study.methods:
+    for name in planned.methods:
         trials = [trial for trial in planned.trials if name in trial.methods]
         trained = sum(store.has(f"models/{trial.id}") for trial in trials)
         attacked = sum(is_complete(trial, store) for trial in trials)
@@ -114,6 +122,7 @@ def plan(source: Source, overrides: Overrides = None, storage: Storage = DEFAULT
 def run(
     source: Source,
     overrides: Overrides = None,
+    scale: Scale = FULL,
     storage: Storage = DEFAULT_STORAGE,
     data: Data = None,
     tracking_uri: TrackingUri = None,
@@ -126,7 +135,7 @@ def run(
     from trainables.execution import default_data
     from trainables.store import Store
 
-    planned = make_plan(read_study(source, overrides or ()))
+    planned = make_plan(read_study(source, overrides or (), scale))
     console = Console(soft_wrap=True)
     try:
         result = run_study(
@@ -154,6 +163,7 @@ def run(
 def report(
     source: Source,
     overrides: Overrides = None,
+    scale: Scale = FULL,
     tracking_uri: TrackingUri = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder to write to.  [default: results/reports/STUDY]")
@@ -162,7 +172,7 @@ def report(
     """Draws the figures and tables of what was tracked, and one page with all of it."""
     from analysis.report import write_report
 
-    name, uri = read_study(source, overrides or ()).name, _tracking(tracking_uri)
+    name, uri = read_study(source, overrides or (), scale).name, _tracking(tracking_uri)
     _require_tracked(uri)
     folder = output or RESULTS / "reports" / name
     written = write_report(uri, name, folder, _command())

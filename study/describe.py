@@ -10,66 +10,58 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from study.cells import NamedCell
 from study.plan import Plan, PlannedTrial, numeric, swept
-from trainables import names
+from study.protocol import NamedCell, Protocol
 
 
 def describe(plan: Plan, command: str) -> dict[str, Any]:
     """Everything that analysis has to know of a plan."""
-    study = plan.study
-    methods = list(study.methods)
     return {
         "study": plan.name,
-        "question": study.question,
+        "scale": plan.file.scale,
+        "question": plan.file.question,
         "command": command,
-        "baseline": study.compare.baseline,
-        "controls": study.compare.controls,
-        "choose": study.choose.model_dump() if study.choose else None,
-        "headline": {
-            **{split: list(cells) for split, cells in plan.headline.items()},
-            "label": _headline_label(plan),
-        },
-        "methods": methods,
-        "axes": {name: swept(plan.trials, name) for name in methods},
-        "seeds": {name: _seeds(plan.trials, name) for name in methods},
-        "cells": {cell.name: _describe_cell(plan, cell) for cell in plan.cells},
+        "baseline": plan.baseline,
+        "controls": plan.controls,
+        "choose": plan.choose,
+        "methods": list(plan.methods),
+        "axes": {name: swept(plan.trials, name) for name in plan.methods},
+        "seeds": {name: _seeds(plan.trials, name) for name in plan.methods},
+        "protocols": {place: _describe_protocol(found) for place, found in plan.protocols.items()},
         "diagnostics": {
-            label: cell.probe.name for label, cell in plan.trials[0].diagnostics.items()
+            label: cell.probe.name
+            for trial in plan.trials
+            for label, cell in trial.diagnostics.items()
         },
-        "trials": [_describe_trial(plan, trial) for trial in plan.trials],
+        "trials": [_describe_trial(plan.protocol(trial), trial) for trial in plan.trials],
         "provenance": _provenance(plan),
     }
-
-
-def _headline_label(plan: Plan) -> str:
-    columns = plan.columns[plan.headline[names.TEST][0]]
-    assert columns is not None
-    direction = "targeted" if columns.targeted else "untargeted"
-    eps = f"{columns.budget} eps {names.number(columns.eps)}"
-    return f"{plan.study.headline['attack']} {direction}, {eps}, {columns.steps} steps"
 
 
 def _seeds(trials: Iterable[PlannedTrial], method: str) -> list[int]:
     return sorted({trial.model.seed for trial in trials if method in trial.methods})
 
 
-def _describe_cell(plan: Plan, cell: NamedCell) -> dict[str, Any]:
-    """`n` is that of most methods; a trial's own stands with the trial."""
-    n: int = getattr(plan.study.evaluate, cell.split)
-    described = {
-        "split": cell.split,
-        "attack": cell.label,
-        "n": min(n, cell.n or n),
-        "check": cell.check,
+def _describe_protocol(protocol: Protocol) -> dict[str, Any]:
+    """The numbers of images are those of most methods; a trial's own stand with the trial."""
+    return {
+        "headline": {
+            "label": protocol.title,
+            **{split: list(cells) for split, cells in protocol.headline.items()},
+        },
+        "cells": {cell.name: _describe_cell(cell) for cell in protocol.cells},
     }
+
+
+def _describe_cell(cell: NamedCell) -> dict[str, Any]:
+    described = {"split": cell.split, "attack": cell.label, "n": cell.n, "check": cell.check}
     if cell.columns is None:
         return described
     return {**described, "algorithm": cell.attack.name, **asdict(cell.columns)}
 
 
-def _describe_trial(plan: Plan, trial: PlannedTrial) -> dict[str, Any]:
-    usual = {cell.name: _describe_cell(plan, cell)["n"] for cell in plan.cells}
+def _describe_trial(protocol: Protocol, trial: PlannedTrial) -> dict[str, Any]:
+    usual = {cell.name: cell.n for cell in protocol.cells}
     return {
         "trial_id": trial.id,
         "methods": list(trial.methods),
@@ -79,7 +71,7 @@ def _describe_trial(plan: Plan, trial: PlannedTrial) -> dict[str, Any]:
         "seed": trial.model.seed,
         "dataset": trial.model.dataset.name,
         "backbone": trial.model.backbone.name,
-        "axes": numeric(trial.axes),
+        "axes": numeric(trial.point),
         "params": trial.params(),
         "evidence": trial.evidence,
         "lacks": [name for name in usual if name not in trial.cells],

@@ -57,7 +57,7 @@ def run_study(
         StudyIsRunning: another driver holds the study.
         MissingData, DamagedData: a data set cannot be had; nothing is started.
     """
-    site = Site(store, data, plan.study.resources, tuple(plan.study.plugins))
+    site = Site(store, data, plan.resources, plan.plugins)
 
     def complete(plan: Plan, failed: Mapping[str, str]) -> Result:
         tracker = Tracker(tracking_uri, plan, store, artifacts, command)

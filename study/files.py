@@ -1,4 +1,4 @@
-"""Study files as plain data: where they are, and YAML read the way people write it.
+"""Study files: where they are, what they extend and unite, and the scale they are run at.
 
 Free of torch, so that `study list`, `report` and `ui` start at once.
 """
@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from study.loader import kind_of, load_yaml
+from study.overlay import merged, overridden, with_keys
 from trainables.errors import InvalidStudy, Mistake, StudyError, nearest
 
 PRESETS = Path(__file__).parent / "presets"
-
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_WRITTEN = re.compile(rf"{_NUMBER}(?:\s*/\s*{_NUMBER})?$")
+BASES = PRESETS / "bases"  # what presets extend, no studies of their own
+FULL = "full"  # the scale at which nothing is laid over a file
 
 
 class StudyFileNotFound(StudyError, FileNotFoundError):
@@ -27,29 +26,41 @@ class StudyFileNotFound(StudyError, FileNotFoundError):
 
 @dataclass(frozen=True)
 class StudyFile:
-    """A study file as read.
+    """A study file as read, with what it extends and its scale laid over each other.
 
     Attributes:
         source: what the user called it.
-        text: the file's text.
+        text: the file's text, and below it that of every file it extends or unites.
         data: its content, with numbers as numbers and overrides applied.
+        overrides: what was set by hand.
+        scale: the overlay that was taken.
+        parts: the studies that it unites; empty for a study of its own.
     """
 
     source: str
     text: str
     data: dict[str, Any]
+    overrides: tuple[str, ...] = ()
+    scale: str = FULL
+    parts: tuple[StudyFile, ...] = ()
 
     @property
     def name(self) -> str:
-        """The study's name.
+        """The study's name, and its scale's where it is reduced: `table1@small`.
 
         Raises:
             InvalidStudy: the file gives none.
         """
         try:
-            return study_name(self.data.get("study"))
+            name = study_name(self.data.get("study"))
         except ValueError as error:
             raise InvalidStudy(self.source, [Mistake("study", str(error))]) from None
+        return name if self.scale == FULL else f"{name}@{self.scale}"
+
+    @property
+    def question(self) -> str:
+        """What the study asks; may be empty."""
+        return str(self.data.get("question") or "")
 
 
 def study_name(value: Any) -> str:
@@ -68,20 +79,108 @@ def presets() -> dict[str, Path]:
     return {path.stem: path for path in sorted(PRESETS.glob("*.yaml"))}
 
 
-def read_study(source: str, overrides: Iterable[str] = ()) -> StudyFile:
+def read_study(source: str, overrides: Iterable[str] = (), scale: str = FULL) -> StudyFile:
     """Reads a preset by name or a file by path.
+
+    What a file `extends` comes first, its own keys over it; then its scale, then the overrides.
+    A file that is a `union` of others has each of them, at the same scale, as a part.
 
     Args:
         source: a preset's name, or the path of a YAML file.
         overrides: `key.key=value`, each value read as YAML.
+        scale: one of the file's `scales`, or `full`.
 
     Raises:
         StudyFileNotFound: there is neither; lists the presets.
-        InvalidStudy: not YAML, not a mapping, a key twice, a malformed override.
+        InvalidStudy: not YAML, not a mapping, a key twice, a malformed override, no such scale.
     """
     path = presets().get(source, Path(source))
+    data, texts = _extended(source, path, ())
+    mistakes: list[Mistake] = []
+    parts: tuple[StudyFile, ...] = ()
+    if "union" in data:
+        parts = _united(source, path, data, tuple(overrides), scale, mistakes)
+        data = {key: value for key, value in data.items() if key not in ("union", "scales")}
+        texts += [part.text for part in parts]
+    else:
+        data = _scaled(data, scale, mistakes)
+    data = overridden(data, overrides, mistakes)
+    if mistakes:
+        raise InvalidStudy(source, mistakes)
+    return StudyFile(source, "\n".join(texts), data, tuple(overrides), scale, parts)
+
+
+def _extended(source: str, path: Path, below: tuple[Path, ...]) -> tuple[dict[str, Any], list[str]]:
+    """A file over what it extends, and the texts of all of them, its own first."""
+    text = _read(source, path)
+    data = _parse(source, text)
+    base = data.pop("extends", None)
+    if base is None:
+        return data, [text]
+    found = _named(source, "extends", base, path)
+    if found in (path, *below):
+        raise InvalidStudy(source, [Mistake("extends", f"{base!r} extends itself")])
+    inherited, texts = _extended(str(base), found, (*below, path))
+    return merged(inherited, data), [text, f"# {base}, which it extends:", *texts]
+
+
+def _united(
+    source: str,
+    path: Path,
+    data: Mapping[str, Any],
+    overrides: tuple[str, ...],
+    scale: str,
+    mistakes: list[Mistake],
+) -> tuple[StudyFile, ...]:
+    """The studies that a file unites."""
+    named = data["union"]
+    if not isinstance(named, list) or not named:
+        mistakes.append(Mistake("union", f"expected a list of studies, found {kind_of(named)}"))
+        return ()
+    of_study = [item for item in overrides if item.partition("=")[0] not in ("study", "question")]
+    parts = []
+    for number, name in enumerate(named):
+        found = _named(source, f"union.{number}", name, path)
+        part = read_study(name if name in presets() else str(found), of_study, scale)
+        if part.parts:
+            mistakes.append(Mistake(f"union.{number}", f"{name!r} is a union itself"))
+        parts.append(part)
+    return tuple(parts)
+
+
+def _named(source: str, where: str, name: Any, path: Path) -> Path:
+    """The file that another one names: a preset, a base of theirs, or one beside it."""
+    known = {**{base.stem: base for base in sorted(BASES.glob("*.yaml"))}, **presets()}
+    beside = path.parent / str(name)
+    if isinstance(name, str) and name in known:
+        return known[name]
+    if isinstance(name, str) and beside.is_file():
+        return beside.resolve()
+    hint = nearest(str(name), known)
+    what = f"expected a preset or a file beside this one, found {name!r}{hint}"
+    raise InvalidStudy(source, [Mistake(where, what)])
+
+
+def _scaled(data: dict[str, Any], scale: str, mistakes: list[Mistake]) -> dict[str, Any]:
+    """The scale's keys laid over a study's."""
+    data = dict(data)
+    scales = data.pop("scales", None) or {}
+    if not isinstance(scales, dict):
+        mistakes.append(Mistake("scales", f"expected keys by scale, found {kind_of(scales)}"))
+    elif scale != FULL and scale not in scales:
+        known = [FULL, *scales]
+        what = f"no scale {scale!r} in this file{nearest(scale, known)}"
+        mistakes.append(Mistake("--scale", f"{what} (there are: {', '.join(known)})"))
+    elif not isinstance(scales.get(scale) or {}, dict):
+        mistakes.append(Mistake(f"scales.{scale}", f"expected keys, found {scales[scale]!r}"))
+    else:
+        data = with_keys(data, scales.get(scale) or {})
+    return data
+
+
+def _read(source: str, path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise StudyFileNotFound(f"{source!r} is no text file (expected YAML in UTF-8)") from None
     except OSError as error:
@@ -91,113 +190,14 @@ def read_study(source: str, overrides: Iterable[str] = ()) -> StudyFile:
             f"no study file {source!r} ({type(error).__name__}) and no preset of that name{hint} "
             f"(presets: {known})"
         ) from None
-    data = _parse(source, text)
-    mistakes = [mistake for item in overrides for mistake in _override(data, item)]
-    if mistakes:
-        raise InvalidStudy(source, mistakes)
-    return StudyFile(source, text, data)
-
-
-class _Loader(yaml.SafeLoader):
-    """The safe loader, which also reads `1e-3` and `8/255` and refuses a key that stands twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *base`
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str | int | float | bool) or key in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"key {key!r} stands twice or is not a plain name",
-                    problem_mark=key_node.start_mark,
-                )
-            seen.add(key)
-        self.flatten_mapping(node)
-        return super().construct_mapping(node, deep)
-
-    def construct_number(self, node: yaml.ScalarNode) -> float | str:
-        """A number as people write it; what is none after all stays text."""
-        text = str(self.construct_scalar(node))
-        numerator, _, denominator = text.partition("/")
-        try:
-            return plain_number(float(numerator) / float(denominator or 1))
-        except (ValueError, ArithmeticError):
-            return text
-
-
-# Plain text alone: what is quoted stays text.
-_Loader.add_implicit_resolver("!number", _WRITTEN, list("+-.0123456789"))
-_Loader.add_constructor("!number", _Loader.construct_number)
-
-
-def plain_number(value: float) -> float:
-    """The number to 12 significant digits, as an int where it is whole (`1e3` epochs)."""
-    rounded = float(f"{value:.12g}")
-    return int(rounded) if rounded.is_integer() else rounded
-
-
-def _load_yaml(text: str, where: str, mistakes: list[Mistake]) -> Any:
-    """Plain data; what cannot be read is told with its place."""
-    try:
-        data = yaml.load(text, Loader=_Loader)
-        _check_keys(data, where, mistakes)
-        return data
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        mistakes.append(Mistake(where, f"not readable as YAML{place}: {error.problem}"))
-    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
-        mistakes.append(Mistake(where, f"not readable as YAML: {error}"))
-    except RecursionError:
-        mistakes.append(Mistake(where, "not readable as YAML: it holds itself, or nests too deep"))
-    return None
-
-
-def _check_keys(node: Any, path: str, mistakes: list[Mistake]) -> None:
-    """Keys that YAML does not read as text are told."""
-    if isinstance(node, Mapping):
-        for key, item in node.items():
-            if not isinstance(key, str):
-                hint = " (YAML reads on, off, yes and no so: quote the key)"
-                what = f"expected a name as key, found {key!r}{hint}"
-                mistakes.append(Mistake(path, what))
-            _check_keys(item, f"{path}.{key}".lstrip("."), mistakes)
-    elif isinstance(node, list):
-        for item in node:
-            _check_keys(item, path, mistakes)
 
 
 def _parse(source: str, text: str) -> dict[str, Any]:
     mistakes: list[Mistake] = []
-    data = _load_yaml(text, "", mistakes)
+    data = load_yaml(text, "", mistakes)
     if not mistakes and not isinstance(data, dict):
-        mistakes.append(Mistake("", f"expected a mapping of keys, found {_kind(data)}"))
+        mistakes.append(Mistake("", f"expected a mapping of keys, found {kind_of(data)}"))
     if mistakes:
         raise InvalidStudy(source, mistakes)
     result: dict[str, Any] = data
     return result
-
-
-def _override(data: dict[str, Any], item: str) -> list[Mistake]:
-    """Sets one `key.key=value`."""
-    path, equals, text = item.partition("=")
-    where = f"--set {item}"
-    if not equals or not path:
-        return [Mistake(where, "expected key=value, such as training.epochs=3")]
-    mistakes: list[Mistake] = []
-    value = _load_yaml(text, where, mistakes)
-    *parents, last = path.split(".")
-    node = data
-    for parent in parents:
-        child = node.setdefault(parent, {})
-        if not isinstance(child, dict):
-            return [Mistake(where, f"{parent!r} holds {_kind(child)}, not keys")]
-        node = child
-    node[last] = value
-    return mistakes
-
-
-def _kind(value: Any) -> str:
-    kinds = {list: "a list", dict: "a mapping", str: "text", type(None): "nothing"}
-    return kinds.get(type(value), f"{value!r}")

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from study.axes import Point
-from study.cells import NamedCell, named_cells
 from study.check import check, surface_of
 from study.files import StudyFile
+from study.overlay import Place
+from study.protocol import NamedCell, Protocol, protocol
 from study.settle import settle, settle_labelled, settle_training
-from study.spec import Method, Study
+from study.spec import Method, Resources, Study
 from trainables import names
-from trainables.attacks.base import Attack, Columns, SourceModel
+from trainables.attacks.base import Attack, SourceModel
 from trainables.classifier import refusal
 from trainables.config import COMPONENTS, Cell, ModelConfig, TrialConfig, canonical
 from trainables.diagnostics.base import Diagnostic
 from trainables.errors import InvalidStudy, Mistake
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +34,7 @@ class PlannedTrial:
         model: what is trained.
         labels: all methods of the study whose point this is (identical points train once),
             each with its label, the method and its swept parameters: `isce s=1 m=0.1`.
-        axes: swept parameters by dotted key.
+        axes: by method, its swept parameters by dotted key.
         seeds: number of seeds of its arm.
         cells: the attacks measured, by metric name; names differ where ids may agree.
         diagnostics: what else is looked at, by the study's label.
@@ -38,8 +42,8 @@ class PlannedTrial:
 
     model: ModelConfig
     labels: dict[str, str]
-    axes: dict[str, Any]
-    seeds: int
+    axes: dict[str, dict[str, Any]]
+    seeds: int = 1
     cells: dict[str, Cell] = field(default_factory=dict)
     diagnostics: dict[str, Cell] = field(default_factory=dict)
 
@@ -47,6 +51,11 @@ class PlannedTrial:
     def methods(self) -> tuple[str, ...]:
         """All methods whose point this is."""
         return tuple(self.labels)
+
+    @property
+    def point(self) -> dict[str, Any]:
+        """Where it lies on the axes of any of its methods."""
+        return _joined(self.axes.values())
 
     @property
     def label(self) -> str:
@@ -71,7 +80,7 @@ class PlannedTrial:
     @property
     def place(self) -> str:
         """Backbone and data set."""
-        return f"{self.model.backbone.name}/{self.model.dataset.name}"
+        return str(Place(self.model.dataset.name, self.model.backbone.name))
 
     @property
     def name(self) -> str:
@@ -136,45 +145,76 @@ class Plan:
 
     Attributes:
         file: the study file it was made from.
-        study: its checked content.
+        studies: its checked content in each of its places; of a union of all its parts.
         trials: one a model, in the file's order.
-        cells: what is measured, in the order of the file, the audit last.
+        protocols: what is measured, by the place of the trials.
         chosen: arms that validation chose from their grids, see `study.choice`.
     """
 
     file: StudyFile
-    study: Study
+    studies: tuple[Study, ...]
     trials: tuple[PlannedTrial, ...]
-    cells: tuple[NamedCell, ...]
+    protocols: Mapping[str, Protocol]
     chosen: frozenset[str] = frozenset()
-
-    @cached_property
-    def columns(self) -> dict[str, Columns | None]:
-        """How each cell's attack is listed, by metric name; None for clean cells."""
-        return {cell.name: cell.columns for cell in self.cells}
-
-    @cached_property
-    def labels(self) -> dict[str, str]:
-        """The attack's label in the study, by metric name."""
-        return {cell.name: cell.label for cell in self.cells}
-
-    @cached_property
-    def headline(self) -> dict[str, tuple[str, ...]]:
-        """Metric names of the headline's cells, by split."""
-        return {
-            split: tuple(cell.name for cell in self.cells if cell.headline and cell.split == split)
-            for split in (names.TEST, names.VALIDATION)
-        }
 
     @property
     def name(self) -> str:
         """The study's name, its experiment's and its lock's."""
-        return self.study.study
+        return self.file.name
 
     @cached_property
     def by_id(self) -> dict[str, PlannedTrial]:
         """Trials by id."""
         return {trial.id: trial for trial in self.trials}
+
+    def protocol(self, trial: PlannedTrial) -> Protocol:
+        """How a trial's model is evaluated."""
+        return self.protocols[trial.place]
+
+    @cached_property
+    def methods(self) -> tuple[str, ...]:
+        """The rows of all its studies."""
+        return tuple(_unique(name for study in self.studies for name in study.methods))
+
+    @property
+    def baseline(self) -> str | None:
+        """The method that others are compared with: the first that a study names."""
+        named = (study.compare.baseline for study in self.studies)
+        return next(filter(None, named), None)
+
+    @property
+    def controls(self) -> dict[str, list[str]]:
+        """For a method, the arms that share all of it but its claim."""
+        controls: dict[str, list[str]] = {}
+        for study in self.studies:
+            for name, arms in study.compare.controls.items():
+                controls[name] = _unique([*controls.get(name, []), *arms])
+        return controls
+
+    @property
+    def choose(self) -> list[str]:
+        """The methods whose hyper-parameters validation chooses."""
+        chosen = (study.choose for study in self.studies)
+        return _unique(name for choose in chosen if choose for name in choose.methods)
+
+    @property
+    def plugins(self) -> tuple[str, ...]:
+        """Packages of the user's own components."""
+        return tuple(_unique(name for study in self.studies for name in study.plugins))
+
+    @property
+    def resources(self) -> Resources:
+        """What a trial takes: the first study's."""
+        return self.studies[0].resources
+
+    @property
+    def is_audited(self) -> bool:
+        """Whether anything says how far to believe a headline."""
+        return any(study.audit is not None for study in self.studies)
+
+
+def _unique(items: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(items))
 
 
 def make_plan(file: StudyFile, chosen: frozenset[str] = frozenset()) -> Plan:
@@ -187,17 +227,29 @@ def make_plan(file: StudyFile, chosen: frozenset[str] = frozenset()) -> Plan:
     Raises:
         InvalidStudy: all mistakes at once; see `study.check.check`.
     """
-    study = check(file)
     mistakes: list[Mistake] = []
-    cells = named_cells(study, mistakes)
-    diagnostics = dict(_diagnostics(study, mistakes))
-    trials = list(_trials(study, mistakes))
-    mistakes += _twins(trials)
-    merged = list(_merge(trials))
-    measured = tuple(_measured(study, cells, diagnostics, merged, chosen, mistakes))
+    checked = check(file)
+    protocols: dict[str, Protocol] = {}
+    drafted: list[PlannedTrial] = []
+    for place, study in checked:
+        here = protocol(study, mistakes)
+        trials = list(_trials(study, place, mistakes))
+        mistakes += _twins(trials)
+        drafted += _measured(study, here, list(_merge(trials)), chosen, mistakes)
+        if trials:
+            known = protocols.get(str(place))
+            joined = known.joined(here, str(place), mistakes) if known else here
+            protocols[str(place)] = joined
+    mistakes += _twins(drafted)
     if mistakes:
         raise InvalidStudy(file.source, list(dict.fromkeys(mistakes)))
-    return Plan(file=file, study=study, trials=measured, cells=tuple(cells), chosen=chosen)
+    return Plan(
+        file=file,
+        studies=tuple(study for _, study in checked),
+        trials=tuple(_merge(drafted)),
+        protocols=protocols,
+        chosen=chosen,
+    )
 
 
 def _diagnostics(study: Study, mistakes: list[Mistake]) -> Iterator[tuple[str, Diagnostic]]:
@@ -210,26 +262,27 @@ def _diagnostics(study: Study, mistakes: list[Mistake]) -> Iterator[tuple[str, D
         yield from ((label, cast(Diagnostic, point.value)) for point in points[:1])
 
 
-def _trials(study: Study, mistakes: list[Mistake]) -> Iterator[PlannedTrial]:
-    """One a method, point and seed, with nothing to measure yet."""
+def _trials(study: Study, place: Place, mistakes: list[Mistake]) -> Iterator[PlannedTrial]:
+    """One a method, point and seed of a place, with nothing to measure yet."""
     for name, method in study.methods.items():
         for points in _points(name, method, study, mistakes):
             axes = {key: value for point in points for key, value in point.axes.items()}
             parts = dict(zip((*COMPONENTS, "training"), (p.value for p in points), strict=True))
+            if Place(parts["dataset"].name, parts["backbone"].name) != place:
+                continue
             made_of = ("dataset", "backbone", "loss", "transform")
             reason = refusal(**{part: parts[part] for part in made_of})
             if reason is not None:
                 mistakes.append(Mistake(f"methods.{name}", reason))
                 continue
             seeds = method.seeds or study.seeds
-            for place in ("dataset", "backbone"):  # stands in the run's name already
-                axes.pop(place, None)
+            for named in ("dataset", "backbone"):  # stands in the run's name already
+                axes.pop(named, None)
             for seed in dict.fromkeys(seeds):
                 yield PlannedTrial(
                     model=ModelConfig(**parts, seed=seed),
                     labels={name: " ".join([name, *map(_assignment, axes.items())])},
-                    axes=axes,
-                    seeds=len(set(seeds)),
+                    axes={name: axes},
                 )
 
 
@@ -253,13 +306,13 @@ def _points(
 
 def _measured(
     study: Study,
-    cells: Sequence[NamedCell],
-    diagnostics: Mapping[str, Diagnostic],
+    protocol: Protocol,
     trials: Sequence[PlannedTrial],
     chosen: frozenset[str],
     mistakes: list[Mistake],
 ) -> Iterator[PlannedTrial]:
     """The trials with what is to be measured of each."""
+    cells, diagnostics = protocol.cells, dict(_diagnostics(study, mistakes))
     leading = [cell.attack for cell in cells if cell.headline]
     axes = {name: swept(trials, name) for name in study.methods}
     sources = _Sources(trials, mistakes)
@@ -290,7 +343,7 @@ def _applying(
 
 def _stands_out(trial: PlannedTrial, axes: Mapping[str, Mapping[str, Sequence[Any]]]) -> bool:
     """Whether it is a corner or the centre of a method's grid; always so without one."""
-    return any(_is_corner_or_centre(trial.axes, axes[name]) for name in trial.methods)
+    return any(_is_corner_or_centre(trial.axes[name], axes[name]) for name in trial.methods)
 
 
 def _is_corner_or_centre(point: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> bool:
@@ -303,7 +356,7 @@ def _size(study: Study, trial: PlannedTrial, cell: NamedCell) -> int:
     """How many images: the method's own number, else the study's, and no more than the attack's."""
     own = [getattr(study.methods[name].evaluate, cell.split) for name in trial.methods]
     largest: int = max(n or getattr(study.evaluate, cell.split) for n in own)
-    return min(largest, cell.n or largest)
+    return min(largest, cell.most or largest)
 
 
 class _Sources:
@@ -360,27 +413,42 @@ def _diagnostics_of(
 
 
 def _twins(trials: Iterable[PlannedTrial]) -> Iterator[Mistake]:
-    """Different configurations that would bear one name."""
+    """Different configurations that would bear one name, and one that would bear two."""
     arms: dict[tuple[str, str], str] = {}
+    labels: dict[tuple[str, str], str] = {}
     for trial in trials:
         arm = trial.model.arm_id
-        if arms.setdefault((trial.label, trial.place), arm) != arm:
-            what = f"two configurations would both be called {trial.label!r} on {trial.place}"
-            where = f"methods.{trial.methods[0]}"
-            yield Mistake(
-                where, f"{what}: make them two methods, or the parameter that differs an axis"
-            )
+        for method, label in trial.labels.items():
+            where = f"methods.{method}"
+            if arms.setdefault((label, trial.place), arm) != arm:
+                what = f"two configurations would both be called {label!r} on {trial.place}"
+                help = "make them two methods, or the parameter that differs an axis"
+                yield Mistake(where, f"{what}: {help}")
+            if labels.setdefault((method, trial.id), label) != label:
+                what = f"{label!r} would be called {labels[method, trial.id]!r} as well"
+                yield Mistake(where, f"{what}: make the two grids two methods")
 
 
 def _merge(trials: Iterable[PlannedTrial]) -> Iterator[PlannedTrial]:
-    """Identical points once, under all their methods' names."""
+    """Identical points once: under all their methods' names, with all that is measured of them."""
     groups: dict[str, list[PlannedTrial]] = {}
     for trial in trials:
         groups.setdefault(trial.id, []).append(trial)
+    arms = Counter(same[0].model.arm_id for same in groups.values())
     for first, *others in groups.values():
-        labels = {name: label for trial in others for name, label in trial.labels.items()}
-        seeds = max(trial.seeds for trial in (first, *others))
-        yield replace(first, labels={**first.labels, **labels}, seeds=seeds)
+        same = [first, *others]
+        yield replace(
+            first,
+            labels=_joined(trial.labels for trial in same),
+            axes=_joined(trial.axes for trial in same),
+            seeds=arms[first.model.arm_id],
+            cells=_joined(trial.cells for trial in same),
+            diagnostics=_joined(trial.diagnostics for trial in same),
+        )
+
+
+def _joined(parts: Iterable[Mapping[str, T]]) -> dict[str, T]:
+    return {key: value for part in parts for key, value in part.items()}
 
 
 def _assignment(item: tuple[str, Any]) -> str:
@@ -389,13 +457,13 @@ def _assignment(item: tuple[str, Any]) -> str:
 
 
 def swept(trials: Iterable[PlannedTrial], method: str) -> dict[str, list[Any]]:
-    """The numbers along which a method is swept, by dotted key, in the file's order."""
-    axes: dict[str, dict[Any, None]] = {}
+    """The numbers along which a method is swept, by dotted key, the smallest first."""
+    axes: dict[str, set[Any]] = {}
     for trial in trials:
         if method in trial.methods:
-            for key, value in numeric(trial.axes).items():
-                axes.setdefault(key, {})[value] = None
-    return {key: list(values) for key, values in axes.items()}
+            for key, value in numeric(trial.axes[method]).items():
+                axes.setdefault(key, set()).add(value)
+    return {key: sorted(values) for key, values in axes.items()}
 
 
 def numeric(axes: Mapping[str, Any]) -> dict[str, float]:

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import safetensors.numpy
 
-from study.plan import Plan, PlannedTrial
+from study.plan import PlannedTrial
+from study.protocol import Protocol
 from trainables import names
 from trainables.attacks.base import Columns
 from trainables.store import Store
@@ -75,7 +76,7 @@ def read_finding(store: Store, trial_id: str, cell_id: str) -> Finding:
 
 
 def metrics(
-    plan: Plan,
+    protocol: Protocol,
     trial: PlannedTrial,
     outcomes: Mapping[str, Outcome],
     record: Mapping[str, Any],
@@ -84,37 +85,36 @@ def metrics(
     test = {
         name: outcome for name, outcome in outcomes.items() if trial.cells[name].split == names.TEST
     }
-    headline = [test[name] for name in plan.headline[names.TEST]]
+    headline = [test[name] for name in protocol.headline[names.TEST]]
     values: dict[str, float] = {
         names.CLEAN: test[names.clean_name(names.TEST)].accuracy,
         names.ROBUST: worst(headline),
-        names.ROBUST_VAL: worst([outcomes[name] for name in plan.headline[names.VALIDATION]]),
-        names.MASKING_GAP: _masking_gap(plan, test),
+        names.ROBUST_VAL: worst([outcomes[name] for name in protocol.headline[names.VALIDATION]]),
+        names.MASKING_GAP: _masking_gap(protocol, test),
         names.N: float(len(headline[0].shares)),
         names.TRAIN_SECONDS: sum(epoch["seconds"] for epoch in record.get("history", [])),
     }
-    bounded = [test[name] for name in bounded_cells(plan, test)]
+    bounded = [test[name] for name in bounded_cells(protocol, test)]
     if bounded:
         values[names.WORST_CASE] = worst(bounded)
     for name, outcome in outcomes.items():
         values[name] = outcome.accuracy
-        values |= _further(plan, name, outcome)
+        values |= _further(protocol, name, outcome)
     results = [(key, value, 0) for key, value in values.items()]
-    own = {cell.name for cell in plan.cells if not cell.check}
-    return results + list(_series(plan, {name: test[name] for name in test if name in own}))
+    own = {cell.name for cell in protocol.cells if not cell.check}
+    return results + list(_series(protocol, {name: test[name] for name in test if name in own}))
 
 
-def bounded_cells(plan: Plan, test: Iterable[str]) -> list[str]:
+def bounded_cells(protocol: Protocol, test: Iterable[str]) -> list[str]:
     """The cells that the worst case is taken over: attacks with a budget.
 
     All of the study's; of an audit's those within the headline's ball.
     """
-    leading = plan.columns[plan.headline[names.TEST][0]]
-    assert leading is not None
-    audit = {cell.name for cell in plan.cells if cell.check}
+    leading = protocol.leading
+    audit = {cell.name for cell in protocol.cells if cell.check}
     found = []
     for name in test:
-        columns = plan.columns[name]
+        columns = protocol.columns(name)
         if columns is None or columns.norm is None:
             continue
         inside = columns.budget == leading.budget and columns.eps <= leading.eps
@@ -123,7 +123,7 @@ def bounded_cells(plan: Plan, test: Iterable[str]) -> list[str]:
     return found
 
 
-def frame(plan: Plan, outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
+def frame(protocol: Protocol, outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
     """All cells of a run as one long frame, a row an image; the worst case as a cell of its own.
 
     `broken_by` is the stage of the attack that broke the image, and for the worst case the cell.
@@ -136,8 +136,10 @@ def frame(plan: Plan, outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
         for name, outcome in outcomes.items()
     ]
     whole = pd.concat(frames, ignore_index=True)
-    test = [cell.name for cell in plan.cells if cell.split == names.TEST and cell.name in outcomes]
-    bounded = bounded_cells(plan, test)
+    test = [
+        cell.name for cell in protocol.cells if cell.split == names.TEST and cell.name in outcomes
+    ]
+    bounded = bounded_cells(protocol, test)
     if not bounded:
         return whole
     n = min(len(outcomes[name].shares) for name in bounded)
@@ -163,24 +165,26 @@ def worst(outcomes: Sequence[Outcome]) -> float:
     return float(np.min([outcome.shares[:n] for outcome in outcomes], axis=0).mean())
 
 
-def _masking_gap(plan: Plan, test: Mapping[str, Outcome]) -> float:
+def _masking_gap(protocol: Protocol, test: Mapping[str, Outcome]) -> float:
     """The headline setting's weakest surface less the headline itself."""
-    headline = plan.headline[names.TEST]
-    setting = _setting(plan, headline[0])
-    surfaces = [name for name in test if plan.columns[name] and _setting(plan, name) == setting]
+    headline = protocol.headline[names.TEST]
+    setting = _setting(protocol, headline[0])
+    surfaces = [
+        name for name in test if protocol.columns(name) and _setting(protocol, name) == setting
+    ]
     return max(test[name].accuracy for name in surfaces) - worst([test[name] for name in headline])
 
 
-def _setting(plan: Plan, name: str) -> tuple[str, Columns]:
+def _setting(protocol: Protocol, name: str) -> tuple[str, Columns]:
     """What a cell is, less the surface."""
-    columns = plan.columns[name]
+    columns = protocol.columns(name)
     assert columns is not None
-    return plan.labels[name], replace(columns, surface="")
+    return protocol.by_name[name].label, replace(columns, surface="")
 
 
-def _further(plan: Plan, name: str, outcome: Outcome) -> dict[str, float]:
+def _further(protocol: Protocol, name: str, outcome: Outcome) -> dict[str, float]:
     """A cell's norms over the attacked images, its target hits, its spread over passes."""
-    columns, arrays, further = plan.columns[name], outcome.arrays, dict[str, float]()
+    columns, arrays, further = protocol.columns(name), outcome.arrays, dict[str, float]()
     passes = outcome.by_pass.shape[1]
     if passes > 1:
         further[name + names.SPREAD] = float(outcome.by_pass.mean(axis=0).std(ddof=1))
@@ -194,17 +198,17 @@ def _further(plan: Plan, name: str, outcome: Outcome) -> dict[str, float]:
     return further
 
 
-def _series(plan: Plan, test: Mapping[str, Outcome]) -> Iterable[tuple[str, float, int]]:
+def _series(protocol: Protocol, test: Mapping[str, Outcome]) -> Iterable[tuple[str, float, int]]:
     """Accuracy against steps (at the largest eps) and eps (at most steps), for the UI's charts."""
     for name, outcome in test.items():
-        columns = plan.columns[name]
+        columns = protocol.columns(name)
         if columns is None:
             continue
-        family = _family(plan, name)
+        family = _family(protocol, name)
         peers = [
             other
             for key in test
-            if (other := plan.columns[key]) is not None and _family(plan, key) == family
+            if (other := protocol.columns(key)) is not None and _family(protocol, key) == family
         ]
         if columns.eps == max(peer.eps for peer in peers):
             yield f"{names.BY_STEPS}{family}", outcome.accuracy, columns.steps
@@ -212,12 +216,12 @@ def _series(plan: Plan, test: Mapping[str, Outcome]) -> Iterable[tuple[str, floa
             yield f"{names.BY_EPS}{family}", outcome.accuracy, round(1000 * columns.eps)
 
 
-def _family(plan: Plan, name: str) -> str:
+def _family(protocol: Protocol, name: str) -> str:
     """What the cell is charted under: all but its eps and steps."""
-    columns = plan.columns[name]
+    columns = protocol.columns(name)
     assert columns is not None
     return names.series_name(
-        attack=plan.labels[name],
+        attack=protocol.by_name[name].label,
         budget=columns.budget,
         targeted=columns.targeted,
         surface=columns.surface,

@@ -19,6 +19,7 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag, ViewType
 
 from analysis.audit import Audit, judge
+from analysis.plan import Group
 from analysis.plan import Plan as Described
 from analysis.runs import connect
 from study.describe import describe, git_revision
@@ -98,14 +99,17 @@ class Tracker:
             label: read_finding(self.store, trial.id, cell_id)
             for label, cell_id in trial.diagnostic_ids.items()
         }
+        protocol = self.described.protocol(
+            Group(trial.model.dataset.name, trial.model.backbone.name)
+        )
         verdict = judge(
-            self.described.cells,
-            self.described.headline_metrics,
+            protocol.cells,
+            protocol.headline_metrics,
             {name: outcome.arrays for name, outcome in outcomes.items()},
         )
         if verdict.broken_invariants:
             raise BrokenInvariant("; ".join(verdict.broken_invariants))
-        results = metrics(self.plan, trial, outcomes, record)
+        results = metrics(self.plan.protocol(trial), trial, outcomes, record)
         results.append((names.AUDIT_FAILED, float(verdict.failed), 0))
         results += [
             (f"{names.DIAGNOSTIC}{label}/{key}", value, 0)
@@ -158,8 +162,7 @@ class Tracker:
 
     def _publish_plan(self) -> None:
         """The plan and the file, where the analysis and the UI find them."""
-        question = self.plan.study.question or ""
-        note = f"{question}\n\n```yaml\n{self.plan.file.text}\n```"
+        note = f"{self.plan.file.question}\n\n```yaml\n{self.plan.file.text}\n```"
         self.client.set_experiment_tag(self.experiment, _NOTE, clipped(note, _LONGEST_NOTE))
         run = self._runs.get(names.REPORT) or self._create(
             "report", {names.ROLE: names.REPORT}, names.REPORT
@@ -204,7 +207,7 @@ class Tracker:
             params = trial.params()
             hyper = [
                 Metric(f"{names.HYPER}{key}", float(value), 0, 0)
-                for key, value in numeric(trial.axes).items()
+                for key, value in numeric(trial.point).items()
             ]
             self.client.log_batch(
                 run.info.run_id, hyper, [Param(key, value) for key, value in params.items()]
@@ -254,7 +257,8 @@ class Tracker:
         self.client.log_text(run_id, json.dumps(cells, indent=1), names.CELLS_FILE)
         self.client.log_text(run_id, verdict.to_json(), names.AUDIT_FILE)
         with tempfile.TemporaryDirectory() as folder:
-            frame(self.plan, outcomes).to_parquet(Path(folder, names.OUTCOMES_FILE), index=False)
+            found = frame(self.plan.protocol(trial), outcomes)
+            found.to_parquet(Path(folder, names.OUTCOMES_FILE), index=False)
             shown = Path(folder, names.DIAGNOSTICS_FOLDER)
             shown.mkdir()
             for label, finding in findings.items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.choice import Arm, Choice, choices, shown_arms
-from analysis.plan import Cell, Group, Plan, Setting, worst_over_raw
+from analysis.plan import Cell, Group, Plan, Protocol, Setting, worst_over_raw
 from analysis.runs import Results, with_image_worst
 from analysis.statistics import Estimate, estimate
 from trainables import names
@@ -135,7 +135,7 @@ def grid(results: Results, group: Group, method: str, measures: Sequence[Measure
     return Grid(group, method, x, y, frame, tuple(measures), baseline, choice)
 
 
-def figure3_measures(plan: Plan) -> list[Measure]:
+def figure3_measures(protocol: Protocol) -> list[Measure]:
     """A panel an attack at its strongest, as the paper's Figure 3, and clean accuracy.
 
     Strongest: the largest size, then the most steps, of each attack, budget and goal. What
@@ -143,20 +143,20 @@ def figure3_measures(plan: Plan) -> list[Measure]:
     attacked, stand beside it. An attack without raw surfaces has a panel for each it has.
     """
     measures = []
-    for setting in _strongest(plan.test_attacks):
-        cells = [cell for cell in plan.test_attacks if cell.setting == setting]
+    for setting in _strongest(protocol.test_attacks):
+        cells = [cell for cell in protocol.test_attacks if cell.setting == setting]
         raw = worst_over_raw(cells).get(setting, ())
         if raw:
-            measures.append(_worst(plan, raw))
+            measures.append(_worst(protocol, raw))
         deployed = [cell for cell in cells if cell.surface.endswith("_deployed")]
         measures += [of_cell(cell) for cell in (deployed if raw else cells)]
     return [*measures, Measure(names.CLEAN, "Clean", "no attack")]
 
 
-def all_measures(plan: Plan) -> list[Measure]:
+def all_measures(protocol: Protocol) -> list[Measure]:
     """Every test cell, the headline where it is more than one of them, and clean accuracy."""
-    measures = [of_cell(cell) for cell in plan.test_attacks]
-    if len(plan.headline_metrics) > 1:
+    measures = [of_cell(cell) for cell in protocol.test_attacks]
+    if len(protocol.headline_metrics) > 1:
         measures.append(Measure(names.ROBUST, "Headline", "worst of its raw surfaces"))
     return [*measures, Measure(names.CLEAN, "Clean", "no attack")]
 
@@ -176,14 +176,14 @@ def _strongest(cells: Sequence[Cell]) -> list[Setting]:
     return list(best.values())
 
 
-def _worst(plan: Plan, cells: Sequence[Cell]) -> Measure:
+def _worst(protocol: Protocol, cells: Sequence[Cell]) -> Measure:
     """Per-image worst over the raw cells of one setting, from wherever it can be had."""
     first = cells[0]
     if len(cells) == 1:
         return of_cell(first)
     metrics = tuple(cell.metric for cell in cells)
     detail = _detail(first, f"worst of {len(cells)} raw surfaces")
-    if set(metrics) == set(plan.headline_metrics):
+    if set(metrics) == set(protocol.headline_metrics):
         return Measure(names.ROBUST, _title(first), detail)
     return Measure(f"worst of {', '.join(metrics)}", _title(first), detail, worst_of=metrics)
 

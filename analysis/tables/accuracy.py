@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.choice import Arm, Choice, shown_arms
-from analysis.plan import Cell, Group, Plan
+from analysis.plan import Cell, Group, Plan, Protocol
 from analysis.runs import Results
 from analysis.statistics import CONFIDENCE, Estimate, estimate
 from analysis.tables.audit import NONE, Audits, cell_marks, headline_marks, mark_text
@@ -152,14 +152,15 @@ def accuracy_table(results: Results, group: Group, audits: Audits = NONE) -> Acc
         group: Data set and backbone.
         audits: What marks the cells; those of runs without one are unaudited.
     """
-    sections = table_sections(results.plan)
+    protocol = results.plan.protocol(group)
+    sections = table_sections(protocol)
     metrics = [column.metric for section in sections for column in section.columns]
     arms = shown_arms(results, group)
-    rows = tuple(table_row(arm, metrics, results.plan, audits) for arm in arms)
-    return AccuracyTable(group, sections, rows, tuple(_notes(results.plan, arms, rows)))
+    rows = tuple(table_row(arm, metrics, results.plan, protocol, audits) for arm in arms)
+    return AccuracyTable(group, sections, rows, tuple(_notes(results.plan, protocol, arms, rows)))
 
 
-def table_sections(plan: Plan) -> tuple[Section, ...]:
+def table_sections(protocol: Protocol) -> tuple[Section, ...]:
     """The summary, then one section an attack, budget and surface, sorted as in the paper."""
     summary = Section(
         "Summary",
@@ -170,7 +171,7 @@ def table_sections(plan: Plan) -> tuple[Section, ...]:
         ),
     )
     groups: dict[str, list[Cell]] = {}
-    for cell in plan.test_attacks:
+    for cell in protocol.test_attacks:
         groups.setdefault(_section_title(cell), []).append(cell)
     return (summary, *(Section(title, _columns(cells)) for title, cells in groups.items()))
 
@@ -219,7 +220,9 @@ def _columns(cells: Sequence[Cell]) -> tuple[Column, ...]:
     )
 
 
-def table_row(arm: Arm, metrics: Sequence[str], plan: Plan, audits: Audits = NONE) -> Row:
+def table_row(
+    arm: Arm, metrics: Sequence[str], plan: Plan, protocol: Protocol, audits: Audits = NONE
+) -> Row:
     """Averages a configuration's metrics; its seeds are those that have the first of them."""
     spreads = {metric: float(arm.values(metric + names.SPREAD).mean()) for metric in metrics}
     return Row(
@@ -229,18 +232,20 @@ def table_row(arm: Arm, metrics: Sequence[str], plan: Plan, audits: Audits = NON
         seeds_planned=len(arm.rows) or len(plan.seeds.get(arm.method, ())),
         attack_mark=mark_text(headline_marks(arm)),
         estimates={metric: estimate(arm.values(metric)) for metric in metrics},
-        marks=cell_marks(arm, plan, audits),
+        marks=cell_marks(arm, protocol, audits),
         spreads={metric: spread for metric, spread in spreads.items() if not math.isnan(spread)},
     )
 
 
-def _notes(plan: Plan, arms: Sequence[Arm], rows: Sequence[Row]) -> Iterator[str]:
+def _notes(
+    plan: Plan, protocol: Protocol, arms: Sequence[Arm], rows: Sequence[Row]
+) -> Iterator[str]:
     yield (
         f"Accuracy in %: mean ± half-width of the {100 * CONFIDENCE:.0f} % t interval over seeds. "
         "Bold: the best among rows of two or more seeds whose attack is neither masked nor weak."
     )
     yield (
-        f"Headline: {plan.headline_label}; for each image the worst of the attack's raw "
+        f"Headline: {protocol.headline_label}; for each image the worst of the attack's raw "
         "surfaces. Worst case: for each image the worst of all attacks that have a budget, over "
         "the first images that all of them saw; it mixes sizes and has no mark."
     )
@@ -249,8 +254,8 @@ def _notes(plan: Plan, arms: Sequence[Arm], rows: Sequence[Row]) -> Iterator[str
     if any(value.is_exploratory for row in rows for value in row.estimates.values()):
         yield EXPLORATORY_NOTE
     yield from _spread_notes(rows)
-    yield from _image_notes(plan, arms)
-    yield from _missing_notes(plan, arms, rows)
+    yield from _image_notes(plan, protocol, arms)
+    yield from _missing_notes(plan, protocol, arms, rows)
 
 
 def _marks_note(rows: Sequence[Row]) -> Iterator[str]:
@@ -276,9 +281,9 @@ def _spread_notes(rows: Sequence[Row]) -> Iterator[str]:
             )
 
 
-def _image_notes(plan: Plan, arms: Sequence[Arm]) -> Iterator[str]:
+def _image_notes(plan: Plan, protocol: Protocol, arms: Sequence[Arm]) -> Iterator[str]:
     """Which rows were measured on other numbers of images than the titles say."""
-    cells = [cell for cell in plan.cells if cell.split == names.TEST and not cell.check]
+    cells = [cell for cell in protocol.cells if cell.split == names.TEST and not cell.check]
     titles = {cell.name: (cell.attack_title, cell.n) for cell in cells}
     for arm in arms:
         own: dict[tuple[int, int], dict[str, None]] = {}
@@ -291,13 +296,15 @@ def _image_notes(plan: Plan, arms: Sequence[Arm]) -> Iterator[str]:
             yield f"{arm.label}: {n} images, not {usual} ({', '.join(attacks)})."
 
 
-def _missing_notes(plan: Plan, arms: Sequence[Arm], rows: Sequence[Row]) -> Iterator[str]:
+def _missing_notes(
+    plan: Plan, protocol: Protocol, arms: Sequence[Arm], rows: Sequence[Row]
+) -> Iterator[str]:
     """What has no number because none is planned, and what is still to come."""
     to_come = any(row.seeds_done < row.seeds_planned for row in rows)
     for arm, row in zip(arms, rows, strict=True):
         lacks = {name for trial in _trials(plan, arm) for name in trial.get("lacks", ())}
         titles = dict.fromkeys(
-            cell.attack_title for cell in plan.test_attacks if cell.name in lacks
+            cell.attack_title for cell in protocol.test_attacks if cell.name in lacks
         )
         if titles:
             yield f"— {row.label}, {', '.join(titles)}: not planned, it does not apply there."

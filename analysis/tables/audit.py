@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from analysis.audit import Audit
 from analysis.checks import CHECKS, FAIL, NOT_APPLICABLE, PASS, Check
 from analysis.choice import Arm, shown_arms
-from analysis.plan import Group, Plan
+from analysis.plan import Group, Plan, Protocol
 from analysis.runs import DONE, INCOMPLETE, Results
 from analysis.statistics import Estimate, estimate
 from analysis.tables.text import share
@@ -177,11 +177,11 @@ def mark_text(marks: Sequence[str]) -> str:
     return found if same == len(marks) else f"{found} ({same} of {len(marks)})"
 
 
-def cell_marks(arm: Arm, plan: Plan, audits: Audits) -> dict[str, str]:
+def cell_marks(arm: Arm, protocol: Protocol, audits: Audits) -> dict[str, str]:
     """The gravest mark over seeds of each test cell with an attack, and of the headline."""
     runs = list(_done(arm)["run_id"])
     marks = {names.ROBUST: gravest(headline_marks(arm))}
-    for cell in plan.test_attacks:
+    for cell in protocol.test_attacks:
         default = names.UNAUDITED if cell.has_threat_model else names.NO_THREAT_MODEL
         found = [audits[run].marks.get(cell.metric, default) for run in runs if run in audits]
         unread = [default] * (len(runs) - len(found))
@@ -192,7 +192,8 @@ def cell_marks(arm: Arm, plan: Plan, audits: Audits) -> dict[str, str]:
 def audit_table(results: Results, group: Group, audits: Audits) -> AuditTable:
     """The verdicts on every method that the accuracy table shows."""
     arms = shown_arms(results, group)
-    rows = tuple(_row(arm, results.plan, audits) for arm in arms)
+    protocol = results.plan.protocol(group)
+    rows = tuple(_row(arm, protocol, audits) for arm in arms)
     columns = tuple(check for check in CHECKS if any(_applies(row, check) for row in rows))
     notes = (*_reasons(arms, audits), *_without(results.plan, rows))
     return AuditTable(group, columns, rows, notes)
@@ -230,12 +231,12 @@ def _done(arm: Arm) -> pd.DataFrame:
     return arm.rows[arm.rows["state"].isin((DONE, INCOMPLETE))]
 
 
-def _row(arm: Arm, plan: Plan, audits: Audits) -> AuditRow:
+def _row(arm: Arm, protocol: Protocol, audits: Audits) -> AuditRow:
     done = _done(arm)
     found = {row["seed"]: audits.get(row["run_id"]) for _, row in done.iterrows()}
     known = {seed: audit for seed, audit in found.items() if audit is not None}
-    surfaces = _surfaces(plan)
-    marks = cell_marks(arm, plan, audits)
+    surfaces = _surfaces(protocol)
+    marks = cell_marks(arm, protocol, audits)
     of_headline = headline_marks(arm)
     return AuditRow(
         label=arm.label,
@@ -250,10 +251,11 @@ def _row(arm: Arm, plan: Plan, audits: Audits) -> AuditRow:
     )
 
 
-def _surfaces(plan: Plan) -> dict[str, str]:
+def _surfaces(protocol: Protocol) -> dict[str, str]:
     """Metric -> surface of every cell in the headline's setting."""
-    settings = {cell.setting for cell in plan.test_attacks if cell.metric in plan.headline_metrics}
-    return {cell.metric: cell.surface for cell in plan.test_attacks if cell.setting in settings}
+    attacks, leading = protocol.test_attacks, protocol.headline_metrics
+    settings = {cell.setting for cell in attacks if cell.metric in leading}
+    return {cell.metric: cell.surface for cell in attacks if cell.setting in settings}
 
 
 def _tally(name: str, audits: Iterable[Audit]) -> Tally:

@@ -84,7 +84,10 @@ def findings_tables(results: Results, label: str) -> list[FindingsTable]:
             group=group,
             label=label,
             quantities=quantities,
-            rows=tuple(table_row(arm, metrics, results.plan) for arm in shown_arms(results, group)),
+            rows=tuple(
+                table_row(arm, metrics, results.plan, results.plan.protocol(group))
+                for arm in shown_arms(results, group)
+            ),
         )
         for group in results.plan.groups
         if metrics

@@ -173,14 +173,19 @@ def _plan(study: str) -> dict[str, Any]:
         "command": f"study run {study}",
         "baseline": "sce",
         "controls": {"at": ["sce"]},
-        "headline": {
-            "test": [OWN["ce_raw"].name, OWN["margin_raw"].name],
-            "validation": [],
-            "label": "PGD untargeted, l2_abs eps 1, 20 steps",
+        "choose": [],
+        "protocols": {
+            "lenet5/mnist5k": {
+                "headline": {
+                    "test": [OWN["ce_raw"].name, OWN["margin_raw"].name],
+                    "validation": [],
+                    "label": "PGD untargeted, l2_abs eps 1, 20 steps",
+                },
+                "cells": {found.name: _described(found) for found in cells},
+            }
         },
         "methods": methods,
         "axes": {},
-        "cells": {found.name: _described(found) for found in cells},
         "trials": [_described_trial(trial, cells) for trial in TRIALS],
         "seeds": {
             method: [trial.seed for trial in TRIALS if trial.method == method] for method in methods

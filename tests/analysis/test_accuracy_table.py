@@ -223,7 +223,9 @@ def test_spread_over_passes_is_told(audited: Results, group: Group) -> None:
 
 def test_row_of_a_failed_run_has_no_mark(audited: Results, group: Group) -> None:
     rows = audited.rows(group, "at").assign(state="failed")
-    row = table_row(Arm("at", "at", rows), [names.ROBUST], audited.plan)
+    row = table_row(
+        Arm("at", "at", rows), [names.ROBUST], audited.plan, audited.plan.protocol(group)
+    )
     assert (row.attack_mark, row.mark(names.ROBUST), row.mark(PATH.name)) == ("", "", "")
 
 

@@ -67,13 +67,13 @@ def test_no_choice_without_a_validation_result() -> None:
 
 
 def test_one_configuration_is_no_choice(small: Results, group: Group) -> None:
-    plan = Plan({**small.plan.raw, "choose": {"methods": ["sce"]}})
+    plan = Plan({**small.plan.raw, "choose": ["sce"]})
     results = Results(plan, small.frame, "", small.report_run, small.client)
     assert choices(results, group) == {}
 
 
 def test_untuned_arms_are_shown_one_by_one(small: Results, group: Group) -> None:
-    plan = Plan({**small.plan.raw, "choose": None})
+    plan = Plan({**small.plan.raw, "choose": []})
     results = Results(plan, small.frame, "", small.report_run, small.client)
     assert [arm.label for arm in shown_arms(results, group)][2:4] == [
         "isce s=1 m=0.05",

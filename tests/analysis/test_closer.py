@@ -116,7 +116,7 @@ def test_a_method_is_shown_at_validations_choice_and_its_first_seed(
 
 
 def test_an_untuned_method_is_shown_at_its_first_point(looked: Results, group: Group) -> None:
-    untuned = replace(looked, plan=Plan({**looked.plan.raw, "choose": None}))
+    untuned = replace(looked, plan=Plan({**looked.plan.raw, "choose": []}))
     captions = [specimen.caption for specimen in specimens(untuned, group, "looks")]
     assert captions == ["sce, seed 0", "isce s=1 m=0.05, seed 0", f"{LOUD}, seed 1"]
 

@@ -29,13 +29,13 @@ COLOURS = {"sce": "#0072B2", "isce": "#CC79A7"}
 @pytest.fixture(scope="module")
 def figure3(small: Results, group: Group) -> Grid:
     """The data of Figure 3."""
-    return grid(small, group, "isce", figure3_measures(small.plan))
+    return grid(small, group, "isce", figure3_measures(small.plan.protocol(group)))
 
 
 @pytest.fixture(scope="module")
 def every(small: Results, group: Group) -> Grid:
     """The data of the heat maps."""
-    return grid(small, group, "isce", all_measures(small.plan))
+    return grid(small, group, "isce", all_measures(small.plan.protocol(group)))
 
 
 def test_panels_are_the_strongest_settings(figure3: Grid) -> None:
@@ -50,11 +50,15 @@ def test_panels_are_the_strongest_settings(figure3: Grid) -> None:
     assert shown[4] == ("Clean", names.CLEAN)
 
 
-def test_attack_without_raw_surfaces_is_shown_all_the_same(small: Results) -> None:
-    cells = {**small.plan.raw["cells"]}
-    del cells[DEEPFOOL], cells[CE_RAW], cells[MARGIN_RAW], cells[WEAK]
-    cells[DEPLOYED] = {**cells[DEPLOYED], "surface": "scores"}
-    shown = figure3_measures(Plan({**small.plan.raw, "cells": cells}))
+def test_attack_without_raw_surfaces_is_shown_all_the_same(small: Results, group: Group) -> None:
+    protocol = small.plan.protocol(group)
+    gone = {DEEPFOOL, CE_RAW, MARGIN_RAW, WEAK}
+    cells = tuple(
+        replace(cell, surface="scores") if cell.name == DEPLOYED else cell
+        for cell in protocol.cells
+        if cell.name not in gone
+    )
+    shown = figure3_measures(replace(protocol, cells=cells))
     assert [measure.column for measure in shown if "untargeted" in measure.title] == [DEPLOYED]
 
 
@@ -97,10 +101,10 @@ def test_mark_is_validations_choice_not_the_test_maximum(figure3: Grid) -> None:
     assert chosen[["loss.s", "loss.m", "accuracy"]].to_numpy().tolist() == [[1.5, 0.1, 0.5]]
 
 
-def test_heat_maps_show_every_test_cell(every: Grid, small: Results) -> None:
+def test_heat_maps_show_every_test_cell(every: Grid, small: Results, group: Group) -> None:
     columns = [measure.column for measure in every.measures]
     assert columns == [
-        *(cell.metric for cell in small.plan.test_attacks),
+        *(cell.metric for cell in small.plan.protocol(group).test_attacks),
         names.ROBUST,
         names.CLEAN,
     ]
@@ -194,9 +198,9 @@ def test_no_surface_where_a_point_would_be_several_configurations(small: Results
 
 
 def test_no_baseline_no_plane(small: Results, group: Group) -> None:
-    plan = Plan({**small.plan.raw, "baseline": None, "choose": None})
+    plan = Plan({**small.plan.raw, "baseline": None, "choose": []})
     bare = Results(plan, small.frame, "", small.report_run, small.client)
-    data = grid(bare, group, "isce", all_measures(plan))
+    data = grid(bare, group, "isce", all_measures(plan.protocol(group)))
     assert data.reference(data.measures[0]).is_missing
     assert data.chosen(data.measures[0]).empty
     figure = draw_figure3(data, COLOURS)

@@ -263,15 +263,10 @@ def plan(
         "command": f"study run {study}",
         "baseline": "sce",
         "controls": {"isce": ["norm-sce"]},
-        "choose": {"methods": ["isce"], "split": "validation", "metric": "headline"},
-        "headline": {
-            "test": [CE_RAW, MARGIN_RAW],
-            "validation": list(VALIDATION),
-            "label": "PGD untargeted, l2_rms eps 0.04, 20 steps",
-        },
+        "choose": ["isce"],
+        "protocols": {f"lenet5/{model.dataset}": protocol() for model in models},
         "methods": methods,
         "axes": {"isce": {"loss.s": S_VALUES, "loss.m": M_VALUES}} if swept else {},
-        "cells": described_cells(),
         **({} if diagnostics is None else {"diagnostics": dict(diagnostics)}),
         "trials": [described(model) for model in models],
         "seeds": {
@@ -285,6 +280,18 @@ def plan(
             "platform": "Linux",
             "data": {"mnist5k": "d1ge57"},
         },
+    }
+
+
+def protocol() -> dict[str, Any]:
+    """What is measured wherever a model was trained."""
+    return {
+        "headline": {
+            "test": [CE_RAW, MARGIN_RAW],
+            "validation": list(VALIDATION),
+            "label": "PGD untargeted, l2_rms eps 0.04, 20 steps",
+        },
+        "cells": described_cells(),
     }
 
 

@@ -27,3 +27,14 @@ def plan_of(tmp_path):
         return make_plan(read_study(str(path)))
 
     return make
+
+
+@pytest.fixture
+def protocol_of():
+    """What is measured in the one place of a plan."""
+
+    def find(plan):
+        (protocol,) = plan.protocols.values()
+        return protocol
+
+    return find

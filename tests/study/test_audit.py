@@ -28,11 +28,12 @@ def plan(plan_of):
 def of(plan, label, check, seed=0):
     """The audit's cells of one check, by name."""
     (trial,) = (t for t in plan.trials if label in t.methods and t.model.seed == seed)
-    wanted = {cell.name for cell in plan.cells if cell.check == check}
+    cells = plan.protocol(trial).cells
+    wanted = {cell.name for cell in cells if cell.check == check}
     return {name: cell for name, cell in trial.cells.items() if name in wanted}
 
 
-def test_every_check_of_the_headline_is_planned(plan):
+def test_every_check_of_the_headline_is_planned(plan, protocol_of):
     counts = {
         "noise": 1,
         "autoattack": 1,
@@ -49,12 +50,13 @@ def test_every_check_of_the_headline_is_planned(plan):
         "restarts": 3,
     }
     assert {check: len(of(plan, "random", check)) for check in counts} == counts
-    assert {cell.check for cell in plan.cells} - {""} == set(counts)
-    assert all(cell.name.startswith(names.AUDIT) for cell in plan.cells if cell.check)
+    cells = protocol_of(plan).cells
+    assert {cell.check for cell in cells} - {""} == set(counts)
+    assert all(cell.name.startswith(names.AUDIT) for cell in cells if cell.check)
 
 
-def test_nothing_is_audited_unasked(plan_of):
-    assert not any(cell.check for cell in plan_of().cells)
+def test_nothing_is_audited_unasked(plan_of, protocol_of):
+    assert not any(cell.check for cell in protocol_of(plan_of()).cells)
 
 
 def test_audit_has_images_of_its_own_and_no_more_than_the_method(plan):
@@ -98,11 +100,11 @@ def test_a_transfer_that_has_no_source_does_not_apply(plan_of):
     assert described["trials"][2]["n"][names.clean_name("test")] == 30
 
 
-def test_the_baseline_is_the_source_unless_another_is_named(plan_of):
+def test_the_baseline_is_the_source_unless_another_is_named(plan_of, protocol_of):
     plan = plan_of(methods=METHODS, attacks={"pgd": PGD}, audit={}, compare={"baseline": "isce"})
     assert any("transfer" in name and "source:isce" in name for name in plan.trials[0].cells)
     plan = plan_of(methods=METHODS, attacks={"pgd": PGD}, audit={})
-    assert not any("transfer" in cell.name for cell in plan.cells)
+    assert not any("transfer" in cell.name for cell in protocol_of(plan).cells)
 
 
 def test_a_grid_is_audited_thoroughly_at_corners_and_centre(plan_of):
@@ -158,4 +160,4 @@ def test_an_attack_may_have_images_of_its_own(plan_of):
     few = "cell/test/few-l2_abs-un-margin_raw-eps1-n3"
     assert sizes.pop(few) == 7
     assert set(sizes.values()) == {50, 20}
-    assert describe(plan, "study run")["cells"][few]["n"] == 7
+    assert describe(plan, "study run")["protocols"]["lenet5/mnist5k"]["cells"][few]["n"] == 7

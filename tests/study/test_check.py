@@ -144,4 +144,4 @@ def test_a_broken_outline_hides_no_other_mistake(plan_of):
 def test_chosen_methods_may_be_one_or_many(plan_of):
     for key in ("method", "methods"):
         for value in ("sce", ["sce"]):
-            assert plan_of(choose={key: value}).study.choose.methods == ["sce"]
+            assert plan_of(choose={key: value}).choose == ["sce"]

@@ -185,14 +185,14 @@ def test_what_validation_chooses_is_audited_whole(run, plan_of, tmp_path, monkey
     plan = with_choices(planned, store)
     (arm,) = plan.chosen
     validation = {
-        trial.axes["loss.m"]: chosen_by(plan, trial, store)
+        trial.point["loss.m"]: chosen_by(plan, trial, store)
         for trial in plan.trials
         if "isce" in trial.methods
     }
     best = max(validation, key=lambda m: (validation[m], -m))
-    whole = {trial.axes.get("loss.m") for trial in plan.trials if whole_audit(trial)}
+    whole = {trial.point.get("loss.m") for trial in plan.trials if whole_audit(trial)}
     assert whole == {None, best, *STANDING_OUT}
-    assert {trial.model.arm_id for trial in plan.trials if trial.axes.get("loss.m") == best} == {
+    assert {trial.model.arm_id for trial in plan.trials if trial.point.get("loss.m") == best} == {
         arm
     }
     assert all(is_complete(trial, store) for trial in plan.trials)
@@ -205,7 +205,10 @@ def test_what_validation_chooses_is_audited_whole(run, plan_of, tmp_path, monkey
 
 def chosen_by(plan, trial, store):
     """What validation goes by: the headline, then clean accuracy."""
-    names_of = (*plan.headline[names.VALIDATION], names.clean_name(names.VALIDATION))
+    names_of = (
+        *plan.protocol(trial).headline[names.VALIDATION],
+        names.clean_name(names.VALIDATION),
+    )
     found = [read_outcome(store, trial.id, trial.cell_ids[name]) for name in names_of]
     return worst(found[:-1]), found[-1].accuracy
 

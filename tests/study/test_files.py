@@ -5,7 +5,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.files import StudyFileNotFound, plain_number, presets, read_study
+from study.files import StudyFileNotFound, presets, read_study
+from study.loader import plain_number
 from trainables.errors import InvalidStudy
 
 
@@ -104,3 +105,88 @@ def test_presets_are_yaml_named_after_their_file(name):
     assert file.name == name
     assert yaml.safe_load(file.text)["study"] == name
     assert file.data["question"]
+
+
+def write(folder, **files):
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return str(folder / f"{next(iter(files))}.yaml")
+
+
+def test_a_file_extends_another(tmp_path):
+    base = "study: base\nseeds: 2\ntraining: {epochs: 3, lr: 1e-3}\n# why so"
+    path = write(
+        tmp_path, a="extends: base.yaml\nstudy: a\ntraining: {epochs: 1}", **{"base": base}
+    )
+    file = read_study(path)
+    assert file.data == {"study": "a", "seeds": 2, "training": {"epochs": 1, "lr": 1e-3}}
+    assert "extends: base.yaml" in file.text and "# why so" in file.text
+
+
+@pytest.mark.parametrize("named", ["b", "[b]", "quickstrat", "3"])
+def test_what_is_extended_must_be_there(tmp_path, named):
+    with pytest.raises(InvalidStudy, match="extends: expected a preset or a file beside"):
+        read_study(write(tmp_path, a=f"study: a\nextends: {named}"))
+
+
+def test_nothing_extends_itself(tmp_path):
+    path = write(tmp_path, a="study: a\nextends: b.yaml", b="extends: a.yaml")
+    with pytest.raises(InvalidStudy, match="extends itself"):
+        read_study(path)
+
+
+SCALED = "study: a\nseeds: 5\ntraining: {epochs: 9, lr: 1}\nscales: {small: {training.epochs: 1}}"
+
+
+def test_a_scale_is_laid_over_the_file(tmp_path):
+    path = write(tmp_path, a=SCALED)
+    small, full = read_study(path, (), "small"), read_study(path)
+    assert (small.name, full.name) == ("a@small", "a")
+    assert small.data == {"study": "a", "seeds": 5, "training": {"epochs": 1, "lr": 1}}
+    assert full.data["training"] == {"epochs": 9, "lr": 1}
+    assert read_study(path, ("training.epochs=4",), "small").data["training"]["epochs"] == 4
+
+
+def test_scales_are_extended_too(tmp_path):
+    path = write(tmp_path, b="study: b\nextends: a.yaml\nscales: {small: {seeds: 1}}", a=SCALED)
+    small = read_study(path, (), "small")
+    assert (small.data["seeds"], small.data["training"]["epochs"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (SCALED, "no scale 'smal' in this file; did you mean 'small'"),
+        ("study: a", "there are: full"),
+        ("study: a\nscales: 3", "scales: expected keys by scale, found 3"),
+        ("study: a\nscales: {smal: 3}", "scales.smal: expected keys, found 3"),
+    ],
+)
+def test_scales_that_are_not_there_are_told(tmp_path, text, told):
+    with pytest.raises(InvalidStudy) as error:
+        read_study(write(tmp_path, a=text), (), "smal")
+    assert told in str(error.value)
+
+
+def test_a_union_has_its_parts_at_its_scale(tmp_path):
+    path = write(tmp_path, u="study: u\nunion: [a.yaml, b.yaml]", a=SCALED, b=SCALED)
+    file = read_study(path, ("training.lr=3", "question=why"), "small")
+    assert file.name == "u@small" and file.question == "why"
+    assert [part.data["training"] for part in file.parts] == [{"epochs": 1, "lr": 3}] * 2
+    assert "question" not in file.parts[0].data
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("union: 3", "union: expected a list of studies, found 3"),
+        ("union: []", "union: expected a list"),
+        ("union: [c.yaml]", "union.0: expected a preset or a file"),
+        ("union: [v.yaml]", "union.0: 'v.yaml' is a union itself"),
+    ],
+)
+def test_unions_of_what_is_not_there_are_told(tmp_path, text, told):
+    path = write(tmp_path, u=f"study: u\n{text}", v="study: v\nunion: [a.yaml]", a=SCALED)
+    with pytest.raises(InvalidStudy) as error:
+        read_study(path)
+    assert told in str(error.value)

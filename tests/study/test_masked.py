@@ -114,7 +114,9 @@ def audited(splits, tmp_path_factory):
             name: read_outcome(store, trial.id, trial.cell_ids[name]).arrays for name in wanted
         }
         described = Described(describe(plan, "study run"))
-        verdict = judge(described.cells, described.headline_metrics, outcomes)
+        (group,) = described.groups
+        protocol = described.protocol(group)
+        verdict = judge(protocol.cells, protocol.headline_metrics, outcomes)
         assert not verdict.broken_invariants
         marks = {surface: verdict.marks[_cell(surface, eps)] for surface in SURFACES}
         failed = {(check.name, check.about) for check in verdict.checks if check.verdict == "fail"}

@@ -92,7 +92,9 @@ def test_validation_sees_clean_and_the_headlines_raw_surfaces_only(plan_of):
         "cell/validation/clean",
         "cell/validation/pgd-l2_rms-un-margin_raw-eps0.04-n3",
     ]
-    assert plan.headline[names.TEST] == ("cell/test/pgd-l2_rms-un-margin_raw-eps0.04-n3",)
+    assert plan.protocol(plan.trials[0]).headline[names.TEST] == (
+        "cell/test/pgd-l2_rms-un-margin_raw-eps0.04-n3",
+    )
 
 
 def test_parameters_off_their_default_stand_in_a_cells_name(plan_of):
@@ -159,8 +161,9 @@ def test_the_description_is_json_and_covers_every_cell(plan_of):
     plan = plan_of(methods={"isce": {"loss": GRID}})
     described = json.loads(json.dumps(describe(plan, "study run small.yaml"), allow_nan=False))
     assert described["axes"] == {"isce": {"loss.s": [1, 1.5, 2], "loss.m": [0.05, 0.1]}}
-    assert set(described["cells"]) == set(plan.trials[0].cells)
-    assert described["headline"]["label"] == "pgd untargeted, l2_rms eps 0.04, 3 steps"
+    measured = described["protocols"]["lenet5/mnist5k"]
+    assert set(measured["cells"]) == set(plan.trials[0].cells)
+    assert measured["headline"]["label"] == "pgd untargeted, l2_rms eps 0.04, 3 steps"
     assert [trial["trial_id"] for trial in described["trials"]] == list(plan.by_id)
 
 
@@ -171,7 +174,7 @@ def test_presets_can_be_planned(name):
 
 def test_the_quickstart_is_what_it_promises():
     plan = make_plan(read_study("quickstart"))
-    count = {name: 0 for name in plan.study.methods}
+    count = {name: 0 for name in plan.methods}
     for trial in plan.trials:
         count[trial.methods[0]] += 1
     assert count == {"sce": 3, "norm-sce": 3, "isce-raw": 3, "isce": 25}

@@ -43,12 +43,12 @@ def study(plan_of):
     """A planned study with an audit, its trial, and outcomes in which nothing breaks."""
     plan = plan_of(attacks=ATTACKS, headline=HEADLINE, audit={"n": 4}, seeds=1)
     (trial,) = plan.trials
-    return plan, trial, {name: outcome([1] * 6) for name in trial.cells}
+    return plan.protocol(trial), trial, {name: outcome([1] * 6) for name in trial.cells}
 
 
 def test_worst_case_is_over_attacks_with_a_budget_in_the_headlines_ball(study):
-    plan, trial, outcomes = study
-    found = set(bounded_cells(plan, outcomes))
+    protocol, trial, outcomes = study
+    found = set(bounded_cells(protocol, outcomes))
     assert {CE, MARGIN} < found
     assert PATH not in found
     assert not any("deepfool" in name or "unbounded" in name or "clean" in name for name in found)
@@ -57,29 +57,29 @@ def test_worst_case_is_over_attacks_with_a_budget_in_the_headlines_ball(study):
     outcomes[CE] = outcome([0, 1, 1, 1, 1, 1])
     outcomes[MARGIN] = outcome([1, 0, 1, 1, 1, 1])
     outcomes[PATH] = outcome([0] * 6)
-    values = {key: value for key, value, _ in metrics(plan, trial, outcomes, {})}
+    values = {key: value for key, value, _ in metrics(protocol, trial, outcomes, {})}
     assert values[names.WORST_CASE] == values[names.ROBUST] == pytest.approx(4 / 6)
     assert values[names.MASKING_GAP] == pytest.approx(1 / 6)
 
 
 def test_fewer_images_make_the_worst_case_one_over_those_that_all_saw(study):
-    plan, trial, outcomes = study
+    protocol, trial, outcomes = study
     (strong,) = (name for name in outcomes if name.startswith("audit/autoattack"))
     outcomes[strong] = outcome([0, 0, 1])
     outcomes[MARGIN] = outcome([1, 1, 1, 0, 0, 0])
-    values = {key: value for key, value, _ in metrics(plan, trial, outcomes, {})}
+    values = {key: value for key, value, _ in metrics(protocol, trial, outcomes, {})}
     assert values[names.WORST_CASE] == pytest.approx(1 / 3)
     assert values[names.ROBUST] == pytest.approx(1 / 2)
     assert values[names.N] == 6
 
 
 def test_frame_names_what_broke_an_image(study):
-    plan, _, outcomes = study
+    protocol, _, outcomes = study
     (strong,) = (name for name in outcomes if name.startswith("audit/autoattack"))
     outcomes[CE] = outcome([0, 1, 1, 1, 1, 1], l2=0.5)
     outcomes[MARGIN] = outcome([0, 0, 1, 1, 1, 1], l2=0.25)
     outcomes[strong] = outcome([1, 1, 0, 1, 1, 1], stages=("apgd-ce", "square"), stage=1)
-    found = frame(plan, outcomes)
+    found = frame(protocol, outcomes)
     assert len(found) == 6 * (len(outcomes) + 1)
     by = found.set_index(["cell", "index"])["broken_by"]
     assert by[strong].tolist() == ["", "", "square", "", "", ""]
@@ -88,18 +88,18 @@ def test_frame_names_what_broke_an_image(study):
 
 
 def test_a_clean_mistake_was_broken_by_nothing(study):
-    plan, _, outcomes = study
+    protocol, _, outcomes = study
     wrong = {name: outcome([0, 1, 1, 1, 1, 1], before=[0, 1, 1, 1, 1, 1]) for name in outcomes}
-    found = frame(plan, wrong)
+    found = frame(protocol, wrong)
     assert set(found["broken_by"]) == {""}
     worst = found[found["cell"] == names.WORST_CASE]
     assert worst["correct_after"].tolist() == [0, 1, 1, 1, 1, 1]
 
 
 def test_models_that_draw_have_a_spread_over_passes_and_others_none(study):
-    plan, trial, outcomes = study
+    protocol, trial, outcomes = study
     outcomes[CE] = outcome([4, 2, 0, 4, 4, 4], passes=4)
-    values = {key: value for key, value, _ in metrics(plan, trial, outcomes, {})}
+    values = {key: value for key, value, _ in metrics(protocol, trial, outcomes, {})}
     assert values[CE] == pytest.approx(18 / 24)
     by_pass = [5 / 6, 5 / 6, 4 / 6, 4 / 6]
     assert values[CE + names.SPREAD] == pytest.approx(np.std(by_pass, ddof=1))
@@ -107,8 +107,8 @@ def test_models_that_draw_have_a_spread_over_passes_and_others_none(study):
 
 
 def test_charts_are_of_the_studys_own_attacks(study):
-    plan, trial, outcomes = study
-    charted = {key for key, *_ in metrics(plan, trial, outcomes, {}) if key.startswith("by_")}
+    protocol, trial, outcomes = study
+    charted = {key for key, *_ in metrics(protocol, trial, outcomes, {}) if key.startswith("by_")}
     assert charted
     assert not any("audit" in key or "unbounded" in key for key in charted)
 

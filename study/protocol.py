@@ -1,9 +1,10 @@
-"""What is measured of every model: the study's attacks and its audit's, by metric name."""
+"""What is measured of every model in one place: the study's attacks and its audit's, by metric."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import cast
 
 from study.audit import audit_attacks
@@ -28,7 +29,8 @@ class NamedCell:
         label: the study's for the attack; the check's for an audit's.
         attack: as the study file has it, not yet settled for a loss.
         split: which images.
-        n: how many at most; None for as many as the study attacks.
+        n: how many, of most methods.
+        most: how many at most, whatever the method; None for as many as the method attacks.
         headline: whether it is one of the headline's surfaces.
         check: which check of the audit it is for, empty for the study's own.
         thorough: whether points of a grid are spared it, but for corners, centre and what
@@ -40,7 +42,8 @@ class NamedCell:
     label: str
     attack: Attack
     split: SplitName
-    n: int | None = None
+    n: int
+    most: int | None = None
     headline: bool = False
     check: str = ""
     thorough: bool = False
@@ -52,7 +55,72 @@ class NamedCell:
         return self.attack.columns()
 
 
-def named_cells(study: Study, mistakes: list[Mistake]) -> list[NamedCell]:
+@dataclass(frozen=True)
+class Protocol:
+    """How the models of one data set and backbone are evaluated.
+
+    Attributes:
+        cells: what is measured, in the order of the file, the audit last.
+    """
+
+    cells: tuple[NamedCell, ...]
+
+    @cached_property
+    def by_name(self) -> dict[str, NamedCell]:
+        """Cells by their metric."""
+        return {cell.name: cell for cell in self.cells}
+
+    def columns(self, name: str) -> Columns | None:
+        """How a cell is listed; None for a clean one."""
+        return self.by_name[name].columns
+
+    @cached_property
+    def headline(self) -> dict[str, tuple[str, ...]]:
+        """Metric names of the headline's cells, by split."""
+        return {
+            split: tuple(cell.name for cell in self.cells if cell.headline and cell.split == split)
+            for split in (names.TEST, names.VALIDATION)
+        }
+
+    @property
+    def leading(self) -> Columns:
+        """How the headline's attack is listed."""
+        columns = self.columns(self.headline[names.TEST][0])
+        assert columns is not None  # `check` lets none lead that attacks nothing
+        return columns
+
+    @property
+    def title(self) -> str:
+        """The headline's attack in words."""
+        columns, label = self.leading, self.by_name[self.headline[names.TEST][0]].label
+        direction = "targeted" if columns.targeted else "untargeted"
+        eps = f"{columns.budget} eps {names.number(columns.eps)}"
+        return f"{label} {direction}, {eps}, {columns.steps} steps"
+
+    def joined(self, other: Protocol, where: str, mistakes: list[Mistake]) -> Protocol:
+        """The cells of two studies of one union, which must measure alike what both measure.
+
+        Args:
+            other: the later study's.
+            where: the place, for messages.
+            mistakes: what they do not agree on is added here.
+        """
+        if self.headline != other.headline:
+            what = f"expected one headline, found {self.title} and {other.title}"
+            mistakes.append(Mistake(f"union: headline of {where}", what))
+        for name, cell in other.by_name.items():
+            if self.by_name.get(name, cell) != cell:
+                what = "two of its studies measure it differently (another n, or other parameters)"
+                mistakes.append(Mistake(f"union: {name} of {where}", what))
+        cells = {**self.by_name, **other.by_name}.values()
+        return Protocol((*_of(cells, audit=False), *_of(cells, audit=True)))
+
+
+def _of(cells: Iterable[NamedCell], *, audit: bool) -> Iterator[NamedCell]:
+    return (cell for cell in cells if bool(cell.check) == audit)
+
+
+def protocol(study: Study, mistakes: list[Mistake]) -> Protocol:
     """Every attack on test images, clean and headline on validation images too, and the audit."""
     cells = [*_own(study, mistakes), *_audit(study, mistakes)]
     seen: set[str] = set()
@@ -63,7 +131,7 @@ def named_cells(study: Study, mistakes: list[Mistake]) -> list[NamedCell]:
         if len(cell.name) > LONGEST_NAME:
             mistakes.append(Mistake(where, f"too long for a metric: {cell.name}"))
         seen.add(cell.name)
-    return cells
+    return Protocol(tuple(cells))
 
 
 def _own(study: Study, mistakes: list[Mistake]) -> Iterator[NamedCell]:
@@ -76,17 +144,21 @@ def _own(study: Study, mistakes: list[Mistake]) -> Iterator[NamedCell]:
     leading = _headline(study)
     splits: tuple[SplitName, ...] = ("test", "validation")
     for split in splits:
-        yield NamedCell(name=names.clean_name(split), label="clean", attack=Clean(), split=split)
+        n: int = getattr(study.evaluate, split)
+        name = names.clean_name(split)
+        yield NamedCell(name=name, label="clean", attack=Clean(), split=split, n=n)
         for label, attack in named:
             leads = attack in leading and label == study.headline["attack"]
             if split == names.VALIDATION and not leads:
                 continue
+            most = (study.attacks[label] or {}).get("n")
             yield NamedCell(
                 name=_name(f"{names.CELL}{split}/", label, attack),
                 label=label,
                 attack=attack,
                 split=split,
-                n=(study.attacks[label] or {}).get("n"),
+                n=min(n, most or n),
+                most=most,
                 headline=leads,
             )
 
@@ -106,7 +178,8 @@ def _audit(study: Study, mistakes: list[Mistake]) -> Iterator[NamedCell]:
             label=planned.check,
             attack=planned.attack,
             split="test",
-            n=study.audit.n,
+            n=min(study.evaluate.test, study.audit.n),
+            most=study.audit.n,
             check=planned.check,
             thorough=planned.thorough,
             draws=planned.draws,
