@@ -82,7 +82,8 @@ def presets() -> dict[str, Path]:
 def read_study(source: str, overrides: Iterable[str] = (), scale: str = FULL) -> StudyFile:
     """Reads a preset by name or a file by path.
 
-    What a file `extends` comes first, its own keys over it; then its scale, then the overrides.
+    What a file `extends` comes first, one file or several, its own keys over them; then its
+    scale, then the overrides.
     A file that is a `union` of others has each of them, at the same scale, as a part.
 
     Args:
@@ -101,7 +102,7 @@ def read_study(source: str, overrides: Iterable[str] = (), scale: str = FULL) ->
     if "union" in data:
         parts = _united(source, path, data, tuple(overrides), scale, mistakes)
         data = {key: value for key, value in data.items() if key not in ("union", "scales")}
-        texts += [part.text for part in parts]
+        texts += [f"---\n# {part.source}, a part of it:\n{part.text}" for part in parts]
     else:
         data = _scaled(data, scale, mistakes)
     data = overridden(data, overrides, mistakes)
@@ -114,14 +115,17 @@ def _extended(source: str, path: Path, below: tuple[Path, ...]) -> tuple[dict[st
     """A file over what it extends, and the texts of all of them, its own first."""
     text = _read(source, path)
     data = _parse(source, text)
-    base = data.pop("extends", None)
-    if base is None:
-        return data, [text]
-    found = _named(source, "extends", base, path)
-    if found in (path, *below):
-        raise InvalidStudy(source, [Mistake("extends", f"{base!r} extends itself")])
-    inherited, texts = _extended(str(base), found, (*below, path))
-    return merged(inherited, data), [text, f"# {base}, which it extends:", *texts]
+    bases = data.pop("extends", None) or []
+    inherited: dict[str, Any] = {}
+    texts = [text]
+    for base in bases if isinstance(bases, list) else [bases]:
+        found = _named(source, "extends", base, path)
+        if found in (path, *below):
+            raise InvalidStudy(source, [Mistake("extends", f"{base!r} extends itself")])
+        its_data, its_texts = _extended(str(base), found, (*below, path))
+        inherited = merged(inherited, its_data)
+        texts += [f"---\n# {base}, which it extends:", *its_texts]
+    return merged(inherited, data), texts
 
 
 def _united(

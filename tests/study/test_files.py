@@ -103,7 +103,7 @@ def test_an_unknown_file_names_the_nearest_preset():
 def test_presets_are_yaml_named_after_their_file(name):
     file = read_study(name)
     assert file.name == name
-    assert yaml.safe_load(file.text)["study"] == name
+    assert next(yaml.safe_load_all(file.text))["study"] == name
     assert file.data["question"]
 
 
@@ -123,7 +123,13 @@ def test_a_file_extends_another(tmp_path):
     assert "extends: base.yaml" in file.text and "# why so" in file.text
 
 
-@pytest.mark.parametrize("named", ["b", "[b]", "quickstrat", "3"])
+def test_of_several_that_a_file_extends_the_later_leads(tmp_path):
+    files = {"b": "x: 1\ny: {u: 1}", "c": "x: 2\ny: {v: 2}"}
+    path = write(tmp_path, a="study: a\nextends: [b.yaml, c.yaml]", **files)
+    assert read_study(path).data == {"study": "a", "x": 2, "y": {"u": 1, "v": 2}}
+
+
+@pytest.mark.parametrize("named", ["b", "[[b]]", "quickstrat", "3"])
 def test_what_is_extended_must_be_there(tmp_path, named):
     with pytest.raises(InvalidStudy, match="extends: expected a preset or a file beside"):
         read_study(write(tmp_path, a=f"study: a\nextends: {named}"))

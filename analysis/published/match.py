@@ -1,0 +1,52 @@
+"""Which of a study's models and cells are the paper's rows and columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from analysis.plan import Cell, Group
+from analysis.published import Column
+
+# What stands for the paper's data set where a study is a small one.
+STANDS_FOR = {"mnist5k": "mnist"}
+_OF_LOSS = {
+    "sce": "SCE",
+    "center": "Center",
+    "lgm": "L-GM",
+    "arcface": "ArcFace",
+    "mmc": "MMC",
+    "label_smoothing": "LS",
+}
+# Section 4.1: "we set s = 1 and m = 0.1"; the logits' normalisation is METHODS 1's reading.
+_ISCE = {"loss.s": "1", "loss.m": "0.1", "loss.normalize": "logits"}
+
+
+def row_of(params: Mapping[str, str]) -> str | None:
+    """The paper's name for a configuration; None where its tables have no such row.
+
+    Args:
+        params: A trial's parameters as they are tracked: `loss`, `loss.s`, `regime` …
+    """
+    loss, regime = params["loss"], params["regime"]
+    if params["transform"] == "random_resize_pad":
+        return "Random" if (loss, regime) == ("sce", "standard") else None
+    if regime == "adversarial":
+        return "AT" if loss == "sce" else None
+    if loss == "isce":
+        return "I-SCE" if all(params.get(key) == value for key, value in _ISCE.items()) else None
+    return _OF_LOSS.get(loss)
+
+
+def column_of(cell: Cell, group: Group, backbone: str) -> Column | None:
+    """The paper's column that a cell stands in, in whatever reading; None where it has none.
+
+    Args:
+        cell: One of the study's test cells.
+        group: Where it was measured.
+        backbone: The one of the paper's that the group's stands for.
+    """
+    dataset = STANDS_FOR.get(group.dataset, group.dataset)
+    if cell.is_clean:
+        return Column(dataset, backbone, "clean", 0.0, 0, "")
+    goal = cell.goal if cell.algorithm == "pgd" else ""
+    return Column(dataset, backbone, cell.algorithm, cell.eps, cell.steps, goal)
