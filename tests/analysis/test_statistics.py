@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
+from statsmodels.stats.power import TTestPower
+from statsmodels.stats.weightstats import DescrStatsW
 
-from analysis.statistics import estimate, paired_difference
+from analysis.statistics import (
+    compare,
+    crossed_bootstrap,
+    equivalence,
+    estimate,
+    holm,
+    paired_difference,
+)
+
+FIRST, SECOND = pd.Series([0.61, 0.64, 0.60, 0.66]), pd.Series([0.58, 0.63, 0.60, 0.62])
 
 
 def test_interval_is_students_t() -> None:
@@ -47,3 +60,60 @@ def test_differences_pair_equal_seeds() -> None:
     assert value.seeds == 2
     assert value.mean == pytest.approx(0.2)
     assert value.half_width == pytest.approx(0.0, abs=1e-12)
+
+
+def test_comparison_is_the_paired_t_test() -> None:
+    found = compare(FIRST, SECOND)
+    assert found.p == pytest.approx(stats.ttest_rel(FIRST, SECOND).pvalue, rel=1e-9)
+    assert found.estimate == paired_difference(FIRST, SECOND)
+
+
+def test_smallest_detectable_difference_has_the_power_it_says() -> None:
+    spread = float((FIRST - SECOND).std(ddof=1))
+    effect = compare(FIRST, SECOND).detectable / spread
+    assert TTestPower().power(effect, nobs=4, alpha=0.05) == pytest.approx(0.8, abs=1e-4)
+
+
+def test_one_seed_compares_nothing() -> None:
+    found = compare(pd.Series([0.6]), pd.Series([0.5]))
+    assert found.estimate.mean == pytest.approx(0.1)
+    assert math.isnan(found.p) and math.isnan(found.detectable)
+    assert math.isnan(equivalence(pd.Series([0.6]), pd.Series([0.6]), 0.01))
+    assert all(map(math.isnan, crossed_bootstrap(np.ones((1, 9)))))
+
+
+def test_differences_that_do_not_vary_are_certain() -> None:
+    same = pd.Series([0.5, 0.75])
+    assert compare(same, same).p == 1
+    assert compare(same + 0.25, same).p == 0
+    assert equivalence(same, same, 0.01) == 0
+    assert equivalence(same + 0.25, same, 0.01) == 1
+
+
+def test_holm_is_step_down_and_skips_what_is_missing() -> None:
+    assert holm([0.01, math.nan, 0.04, 0.03])[:1] == pytest.approx([0.03])
+    assert holm([0.01, math.nan, 0.04, 0.03])[2:] == pytest.approx([0.06, 0.06])
+    assert math.isnan(holm([0.01, math.nan])[1])
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize("margin", [0.001, 0.02, 0.05, 0.2])
+def test_equivalence_is_two_one_sided_tests(margin: float) -> None:
+    reference = DescrStatsW(FIRST - SECOND).ttost_mean(-margin, margin)[0]
+    assert equivalence(FIRST, SECOND, margin) == pytest.approx(reference, rel=1e-9)
+    assert equivalence(SECOND, FIRST, margin) == pytest.approx(reference, rel=1e-9)
+
+
+def test_crossed_bootstrap_has_the_variance_of_both_axes() -> None:
+    """Of effects of seed and image that add up: each of its own variance over its own number."""
+    draws = np.random.default_rng(3)
+    seeds, images = draws.normal(0, 0.04, (12, 1)), draws.normal(0, 0.5, (1, 300))
+    low, high = crossed_bootstrap(0.1 + seeds + images)
+    variance = seeds.var() / 12 + images.var() / 300
+    assert (high - low) / 2 == pytest.approx(1.96 * math.sqrt(variance), rel=0.06)
+    assert (high + low) / 2 == pytest.approx(0.1 + seeds.mean() + images.mean(), abs=0.004)
+
+
+def test_crossed_bootstrap_is_the_same_every_time() -> None:
+    differences = np.random.default_rng(1).normal(size=(3, 40))
+    assert crossed_bootstrap(differences) == crossed_bootstrap(differences)
