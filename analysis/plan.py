@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from trainables import names
 
+FULL = "full"
 CLEAN_ATTACK = "clean"  # what the cell without an attack has in place of one
 # DeepFool looks for the nearest class of any kind; "untargeted" would say nothing of it.
 UNTARGETED_ONLY = frozenset({"deepfool"})
@@ -132,11 +133,13 @@ class Protocol:
         cells: What every model is to have, in the study file's order.
         headline_label: The headline attack in words.
         headline_metrics: The test cells over which the headline is the per-image worst.
+        rebuilds: The paper's tables that it stands beside; empty for those that fit.
     """
 
     cells: tuple[Cell, ...]
     headline_label: str
     headline_metrics: tuple[str, ...]
+    rebuilds: tuple[int, ...] = ()
 
     @property
     def test_attacks(self) -> tuple[Cell, ...]:
@@ -158,6 +161,11 @@ class Plan:
     def study(self) -> str:
         """The study's name."""
         return str(self.raw["study"])
+
+    @property
+    def scale(self) -> str:
+        """The overlay that the study was run at; `full` for none."""
+        return str(self.raw.get("scale") or FULL)
 
     @property
     def question(self) -> str:
@@ -212,6 +220,11 @@ class Plan:
         """Versions, platform and data digests of the driver."""
         return self.raw.get("provenance") or {}
 
+    @cached_property
+    def params(self) -> Mapping[str, Mapping[str, str]]:
+        """Each trial's parameters, by its id."""
+        return {trial["trial_id"]: trial.get("params") or {} for trial in self.trials}
+
     def axes(self, method: str) -> Mapping[str, Sequence[float]]:
         """The swept numbers of a method and their values; empty if nothing is swept."""
         return self.raw["axes"].get(method) or {}
@@ -253,7 +266,8 @@ def worst_over_raw(cells: Sequence[Cell]) -> dict[Setting, tuple[Cell, ...]]:
 def _protocol(raw: Mapping[str, Any]) -> Protocol:
     headline = raw["headline"]
     cells = tuple(_cell(name, cell) for name, cell in raw["cells"].items())
-    return Protocol(cells, str(headline["label"]), tuple(headline[names.TEST]))
+    leading, rebuilds = tuple(headline[names.TEST]), tuple(raw.get("rebuilds") or ())
+    return Protocol(cells, str(headline["label"]), leading, rebuilds)
 
 
 def _cell(name: str, raw: Mapping[str, Any]) -> Cell:

@@ -25,6 +25,10 @@ from analysis.tables.accuracy import AccuracyTable, accuracy_table, choice_note,
 from analysis.tables.audit import TITLES, Audits, AuditTable, audit_frame, audit_table, read_audits
 from analysis.tables.latex import to_latex
 from analysis.tables.markdown import to_markdown, to_terminal
+from analysis.tables.paper import PaperTable, notes, paper_frame, paper_tables
+from analysis.tables.paper_text import printed, row_title
+from analysis.tables.paper_text import to_latex as paper_latex
+from analysis.tables.paper_text import to_markdown as paper_markdown
 from analysis.tables.text import MARK_MEANINGS, MARK_SIGNS, percent, points
 from trainables import names, theory
 
@@ -81,11 +85,17 @@ def write_report(tracking_uri: str, study: str, folder: Path, command: str) -> R
     audits = read_audits(results)
     tables = [accuracy_table(results, group, audits) for group in results.plan.groups]
     verdicts = [audit_table(results, group, audits) for group in results.plan.groups]
+    beside = [
+        table for group in results.plan.groups for table in paper_tables(results, group, audits)
+    ]
     files = [*_write_tables(tables, folder), *_write_audits(results, audits, folder)]
+    files += _write_beside(beside, folder)
     shown, drawn = _write_surfaces(results, folder)
     looks, looked_at = look_closer(results, folder)
     page = folder / "index.html"
-    page.write_text(_page(results, tables, verdicts, shown, looks, command), encoding="utf-8")
+    page.write_text(
+        _page(results, tables, verdicts, beside, shown, looks, command), encoding="utf-8"
+    )
     files = [page, *files, *drawn, *looked_at]
     for file in files:
         results.client.log_artifact(results.report_run, str(file), names.REPORT_FOLDER)
@@ -106,6 +116,16 @@ def _write_tables(tables: Sequence[AccuracyTable], folder: Path) -> list[Path]:
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return [folder / name for name in texts]
+
+
+def _write_beside(tables: Sequence[PaperTable], folder: Path) -> list[Path]:
+    """The paper's tables beside ours; nothing where the study has none of their columns."""
+    if not tables:
+        return []
+    texts = {"paper.md": paper_markdown(tables), "paper.tex": paper_latex(tables)}
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [*(folder / name for name in texts), save_data(paper_frame(tables), folder, "paper")]
 
 
 def _write_audits(results: Results, audits: Audits, folder: Path) -> list[Path]:
@@ -165,6 +185,7 @@ def _page(
     results: Results,
     tables: Sequence[AccuracyTable],
     verdicts: Sequence[AuditTable],
+    beside: Sequence[PaperTable],
     shown: Sequence[Surface],
     looks: Sequence[Look],
     command: str,
@@ -182,6 +203,9 @@ def _page(
         answers=[first_answer(results, group) for group in results.plan.groups],
         tables=tables,
         verdicts=verdicts,
+        beside=[(table, list(notes(table))) for table in beside],
+        row_title=row_title,
+        printed=printed,
         titles=TITLES,
         signs=MARK_SIGNS,
         meanings=MARK_MEANINGS,

@@ -49,6 +49,7 @@ def _describe_protocol(protocol: Protocol) -> dict[str, Any]:
             "label": protocol.title,
             **{split: list(cells) for split, cells in protocol.headline.items()},
         },
+        "rebuilds": list(protocol.rebuilds),
         "cells": {cell.name: _describe_cell(cell) for cell in protocol.cells},
     }
 

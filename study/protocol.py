@@ -61,9 +61,11 @@ class Protocol:
 
     Attributes:
         cells: what is measured, in the order of the file, the audit last.
+        rebuilds: the paper's tables that it stands beside; empty for those that fit.
     """
 
     cells: tuple[NamedCell, ...]
+    rebuilds: tuple[int, ...] = ()
 
     @cached_property
     def by_name(self) -> dict[str, NamedCell]:
@@ -113,7 +115,8 @@ class Protocol:
                 what = "two of its studies measure it differently (another n, or other parameters)"
                 mistakes.append(Mistake(f"union: {name} of {where}", what))
         cells = {**self.by_name, **other.by_name}.values()
-        return Protocol((*_of(cells, audit=False), *_of(cells, audit=True)))
+        rebuilds = tuple(dict.fromkeys([*self.rebuilds, *other.rebuilds]))
+        return Protocol((*_of(cells, audit=False), *_of(cells, audit=True)), rebuilds)
 
 
 def _of(cells: Iterable[NamedCell], *, audit: bool) -> Iterator[NamedCell]:
@@ -131,7 +134,7 @@ def protocol(study: Study, mistakes: list[Mistake]) -> Protocol:
         if len(cell.name) > LONGEST_NAME:
             mistakes.append(Mistake(where, f"too long for a metric: {cell.name}"))
         seen.add(cell.name)
-    return Protocol(tuple(cells))
+    return Protocol(tuple(cells), tuple(study.rebuilds))
 
 
 def _own(study: Study, mistakes: list[Mistake]) -> Iterator[NamedCell]:

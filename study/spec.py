@@ -86,6 +86,13 @@ class Compare(Part):
     controls: dict[str, list[str]] = {}
 
 
+def _as_numbers(value: Any) -> Any:
+    return [value] if type(value) is int else value
+
+
+PaperTable = Annotated[int, Field(ge=1, le=7, strict=True)]
+
+
 def _some(value: Any) -> Any:
     if not value:
         raise ValueError("expected at least one")
@@ -123,7 +130,12 @@ class Resources(Part):
 
 
 class Study(Part):
-    """A whole study file."""
+    """A whole study file.
+
+    Attributes:
+        rebuilds: the paper's tables that it stands beside, whatever data and backbone its scale
+            gives them; by default those of the same data set, backbone and attacks.
+    """
 
     study: Annotated[str, BeforeValidator(study_name)]
     question: str | None = None
@@ -139,5 +151,6 @@ class Study(Part):
     headline: dict[str, Any]
     audit: Audit | None = None
     compare: Compare = Compare()
+    rebuilds: Annotated[list[PaperTable], BeforeValidator(_as_numbers)] = []
     choose: Choose | None = None
     resources: Resources = Resources()

@@ -21,6 +21,7 @@ _SPECIAL = {
     "†": r"$\dagger$",
     "·": r"$\cdot$",
     "—": "---",
+    "−": "$-$",
     **{char: f"\\{char}" for char in "&%$#_{}"},
 }
 _CODE = re.compile("`([^`]*)`")
@@ -42,10 +43,14 @@ def escape(text: str) -> str:
     return _SPECIAL_PATTERN.sub(lambda match: _SPECIAL[match.group()], text)
 
 
+def coded(text: str) -> str:
+    """Escaped text in which what stands in backticks is code."""
+    return _CODE.sub(r"\\texttt{\1}", text)
+
+
 def _float(table: AccuracyTable, section: Section, *, notes: Sequence[str]) -> str:
-    caption = _CODE.sub(
-        r"\\texttt{\1}", escape(" ".join([f"{section.title}: accuracy on {table.group}.", *notes]))
-    )
+    title = f"{section.title}: accuracy on {table.group}."
+    caption = coded(escape(" ".join([title, *notes])))
     return "\n".join(
         [
             "\\begin{table}[tbp]",
@@ -53,11 +58,10 @@ def _float(table: AccuracyTable, section: Section, *, notes: Sequence[str]) -> s
             f"\\caption{{{caption}}}",
             f"\\begin{{tabular}}{{l{'r' * len(section.columns)}}}",
             "\\toprule",
-            *_sizes(section),
-            _line(["Method", *map(_title, section.columns)]),
+            *headings(section),
             "\\midrule",
             *(
-                _line([escape(row.label), *(_entry(table, row, c) for c in section.columns)])
+                line([escape(row.label), *(_entry(table, row, c) for c in section.columns)])
                 for row in table.rows
             ),
             "\\bottomrule",
@@ -68,16 +72,18 @@ def _float(table: AccuracyTable, section: Section, *, notes: Sequence[str]) -> s
     )
 
 
-def _sizes(section: Section) -> list[str]:
-    """The line of attack sizes with rules under it; none where nothing attacks."""
+def headings(section: Section) -> list[str]:
+    """The columns' titles, above them the attack sizes with rules under them where there are."""
+    titles = line(["Method", *map(_title, section.columns)])
     if not any(size for size, _ in section.sizes):
-        return []
+        return [titles]
     heads, rules, first = [""], [], 2
     for size, span in section.sizes:
         heads.append(f"\\multicolumn{{{span}}}{{c}}{{{escape(size)}}}")
-        rules.append(f"\\cmidrule(lr){{{first}-{first + span - 1}}}")
+        if size:
+            rules.append(f"\\cmidrule(lr){{{first}-{first + span - 1}}}")
         first += span
-    return [_line(heads), " ".join(rules)]
+    return [line(heads), " ".join(rules), titles]
 
 
 def _title(column: Column) -> str:
@@ -89,11 +95,11 @@ def _title(column: Column) -> str:
 
 def _entry(table: AccuracyTable, row: Row, column: Column) -> str:
     value = row.estimates[column.metric]
-    text = _number(value, MARK_SIGNS.get(row.mark(column.metric), ""))
+    text = number(value, MARK_SIGNS.get(row.mark(column.metric), ""))
     return f"\\textbf{{{text}}}" if table.is_best(row, column.metric) else text
 
 
-def _number(value: Estimate, sign: str) -> str:
+def number(value: Estimate, sign: str) -> str:
     """The mean, the interval, and what is to be said of both above them."""
     if value.is_missing:
         return "---"
@@ -103,5 +109,6 @@ def _number(value: Estimate, sign: str) -> str:
     return f"{100 * value.mean:.1f}{beside}" + (f"$^{{{above}}}$" if above else "")
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
+    """One line of a table."""
     return " & ".join(cells) + " \\\\"

@@ -43,7 +43,6 @@ def _section(table: AccuracyTable, section: Section) -> list[str]:
     is_summary = section is table.sections[0]
     lead = _SUMMARY_HEAD if is_summary else _SUMMARY_HEAD[:1]
     titles = [*lead, *(_title(column) for column in section.columns)]
-    rule = [":--"] * len(lead) + ["--:"] * len(section.columns)
     rows = [
         [
             *([row.label, row.seeds, row.evidence, row.attack_mark] if is_summary else [row.label]),
@@ -51,7 +50,13 @@ def _section(table: AccuracyTable, section: Section) -> list[str]:
         ]
         for row in table.rows
     ]
-    return [_line(titles), _line(rule), *(_line(row) for row in rows)]
+    return table_lines(titles, rows, leading=len(lead))
+
+
+def table_lines(head: Sequence[str], rows: Sequence[Sequence[str]], leading: int) -> list[str]:
+    """A Markdown table, its first columns to the left, numbers to the right."""
+    rule = [":--"] * leading + ["--:"] * (len(head) - leading)
+    return [_line(head), _line(rule), *map(_line, rows)]
 
 
 def _title(column: Column) -> str:

@@ -58,7 +58,7 @@ def share(fraction: float) -> str:
 
 def digits(value: float, significant: int) -> str:
     """A number to so many significant digits, whole ones in full: `0.94`, `283`."""
-    return _signed(format(value, _form(value, significant)))
+    return signed(format(value, _form(value, significant)))
 
 
 def _form(value: float, significant: int) -> str:
@@ -68,7 +68,8 @@ def _form(value: float, significant: int) -> str:
     return f".{max(significant - 1 - math.floor(math.log10(abs(value))), 0)}f"
 
 
-def _signed(text: str) -> str:
+def signed(text: str) -> str:
+    """With the minus sign that readers know."""
     return text.replace("-", "\N{MINUS SIGN}")
 
 
@@ -76,6 +77,6 @@ def _beside(value: Estimate, mean: str, half_width: str) -> str:
     """The mean's text and the interval's, or the mark of what there is in its place."""
     if value.is_missing:
         return MISSING
-    return _signed(
+    return signed(
         f"{mean} {EXPLORATORY_MARK}" if value.is_exploratory else f"{mean} ± {half_width}"
     )

@@ -1,0 +1,93 @@
+"""The paper's tables, ours beside the published numbers, as Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from analysis.tables.latex import coded, escape, headings, line, number
+from analysis.tables.markdown import table_lines
+from analysis.tables.paper import Entry, PaperTable, Row, column_title, notes
+from analysis.tables.text import MARK_SIGNS, MISSING, marked, signed
+
+
+def to_markdown(tables: Sequence[PaperTable]) -> str:
+    """All tables, each with its notes."""
+    return "\n".join(_document(table) for table in tables)
+
+
+def to_latex(tables: Sequence[PaperTable]) -> str:
+    r"""All tables, one `table*` environment each; needs `\usepackage{booktabs}`."""
+    return "% Needs \\usepackage{booktabs}.\n" + "\n".join(_float(table) for table in tables)
+
+
+def row_title(row: Row) -> str:
+    """The paper's name and ours, where they are not the same word."""
+    if not row.published:
+        return f"{row.label} (control)"
+    same = row.label.lower() in ("", row.published.lower().replace("-", ""))
+    return row.published if same else f"{row.published} ({row.label})"
+
+
+def printed(entry: Entry) -> str:
+    """The published number and ours less it: `64.38, −0.2`."""
+    if entry.published is None:
+        return MISSING
+    text = f"{entry.published:.2f}"
+    return text if math.isnan(entry.difference) else f"{text}, {difference(entry)}"
+
+
+def difference(entry: Entry) -> str:
+    """Ours less the published number, with its sign."""
+    return signed(f"{entry.difference:+.1f}")
+
+
+def _document(table: PaperTable) -> str:
+    head = ["Method", *map(column_title, table.columns)]
+    rows = [
+        [row_title(row), *(_entry(row.entries[column]) for column in table.columns)]
+        for row in table.rows
+    ]
+    lines = table_lines(head, rows, leading=1)
+    title = f"## {table.title} ({table.group})"
+    return "\n".join([title, "", *lines, "", *(f"- {note}" for note in notes(table)), ""])
+
+
+def _entry(entry: Entry) -> str:
+    text = marked(entry.ours, entry.mark)
+    text = f"**{text}**" if entry.is_best else text
+    return f"{text}{' =' if entry.is_tied else ''} ({printed(entry)})"
+
+
+def _float(table: PaperTable) -> str:
+    caption = coded(escape(" ".join([f"{table.title} ({table.group}).", *notes(table)])))
+    return "\n".join(
+        [
+            "\\begin{table*}[tbp]",
+            "\\centering\\scriptsize\\setlength{\\tabcolsep}{2.5pt}",
+            f"\\caption{{{caption}}}",
+            f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
+            "\\toprule",
+            *headings(table.section),
+            "\\midrule",
+            *(part for row in table.rows for part in _lines(table, row)),
+            "\\bottomrule",
+            "\\end{tabular}",
+            "\\end{table*}",
+            "",
+        ]
+    )
+
+
+def _lines(table: PaperTable, row: Row) -> list[str]:
+    """Two lines a row: ours, and below it the published numbers and differences."""
+    entries = [row.entries[column] for column in table.columns]
+    ours = [_number(entry) for entry in entries]
+    theirs = [f"{{\\tiny {escape(printed(entry))}}}" for entry in entries]
+    return [line([escape(row_title(row)), *ours]), f"{line(['', *theirs])}[2pt]"]
+
+
+def _number(entry: Entry) -> str:
+    text = number(entry.ours, MARK_SIGNS.get(entry.mark, ""))
+    text = f"\\textbf{{{text}}}" if entry.is_best else text
+    return f"{text}$^{{=}}$" if entry.is_tied else text
