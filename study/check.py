@@ -9,7 +9,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from study.files import StudyFile, study_name
-from study.overlay import RULES, Place, at_places
+from study.overlay import RULES, Place, at_places, pruned
 from study.settle import explain, settle, settle_labelled, settle_training
 from study.spec import Evaluate, Study
 from trainables import registry
@@ -40,7 +40,8 @@ def check(file: StudyFile) -> list[tuple[Place, Study]]:
             if study is not None:
                 checked.append((place, study))
         if not places:  # what is wrong with its data or backbone is told by the check of all
-            _checked({key: value for key, value in part.data.items() if key != RULES}, found)
+            plain = {key: value for key, value in part.data.items() if key != RULES}
+            _checked(pruned(plain), found)
         prefix = f"{part.source}: " if file.parts else ""
         mistakes += [Mistake(f"{prefix}{told.where}", told.what) for told in found]
     if mistakes:

@@ -31,7 +31,8 @@ class StudyFile:
     Attributes:
         source: what the user called it.
         text: the file's text, and below it that of every file it extends or unites.
-        data: its content, with numbers as numbers and overrides applied.
+        data: its content, with numbers as numbers and overrides applied; what was taken away is
+            `overlay.GONE`.
         overrides: what was set by hand.
         scale: the overlay that was taken.
         parts: the studies that it unites; empty for a study of its own.

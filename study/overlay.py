@@ -15,11 +15,16 @@ RULES = "when"
 _PLACE = ("data", "backbone")  # what a rule may ask for
 
 
+class GONE:
+    """Stands where something was taken away, so that no scale and no rule brings back a part."""
+
+
 def merged(base: Any, over: Any) -> Any:
     """One node laid over another.
 
-    Mappings are merged key by key; what is null is taken away, components of another name are
-    replaced as a whole, and so is everything else. Rules add up, the later lead.
+    Mappings are merged key by key; what is null is taken away (`GONE`, see `pruned`), components
+    of another name are replaced as a whole, and so is everything else. Rules add up, the later
+    lead.
     """
     if not isinstance(base, dict) or not isinstance(over, dict):
         return copy.deepcopy(over)
@@ -28,7 +33,7 @@ def merged(base: Any, over: Any) -> Any:
     result = dict(base)
     for key, value in over.items():
         if value is None and key in result:
-            del result[key]
+            result[key] = GONE
         elif key == RULES and isinstance(result.get(key), list) and isinstance(value, list):
             result[key] = [*result[key], *copy.deepcopy(value)]
         else:
@@ -36,15 +41,33 @@ def merged(base: Any, over: Any) -> Any:
     return result
 
 
+def pruned(node: Any) -> Any:
+    """A node without what was taken away."""
+    if isinstance(node, dict):
+        return {key: pruned(item) for key, item in node.items() if item is not GONE}
+    return [pruned(item) for item in node] if isinstance(node, list) else node
+
+
 def with_keys(data: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
-    """Data with keys laid over it, each dotted (`training.epochs`) or a mapping of its own."""
+    """Data with keys laid over it, each dotted (`training.epochs`) or a mapping of its own.
+
+    What a file took away stays away: a scale's keys for a method, say, that it does without.
+    """
     result = dict(data)
     for dotted, value in keys.items():
         over: Any = value
         for key in reversed(dotted.split(".")):
             over = {key: over}
-        result = merged(result, over)
+        result = merged(result, _less_gone(result, over))
     return result
+
+
+def _less_gone(base: Any, over: Any) -> Any:
+    """What is laid over a node, less what would be laid over nothing."""
+    if not isinstance(base, dict) or not isinstance(over, dict):
+        return over
+    kept = {key: item for key, item in over.items() if base.get(key) is not GONE}
+    return {key: _less_gone(base.get(key), item) for key, item in kept.items()}
 
 
 def overridden(
@@ -68,6 +91,8 @@ def _override(data: dict[str, Any], item: str) -> list[Mistake]:
     node = data
     for parent in parents:
         child = node.setdefault(parent, {})
+        if child is GONE:
+            child = node[parent] = {}
         if not isinstance(child, dict):
             return [Mistake(where, f"{parent!r} holds {kind_of(child)}, not keys")]
         node = child
@@ -136,7 +161,7 @@ def at_places(
         here = ruled(plain, of_data, data=dataset)
         for backbone in _names("backbone", here):
             place = Place(dataset, backbone)
-            yield place, ruled(here, of_both, data=dataset, backbone=backbone)
+            yield place, pruned(ruled(here, of_both, data=dataset, backbone=backbone))
     for rule in rules:
         if rule.where not in used:
             mistakes.append(Mistake(f"{rule.where}.if", f"matches no trial: {_told(rule.wanted)}"))

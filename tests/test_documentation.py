@@ -67,6 +67,8 @@ def test_the_commands_run_as_written(tmp_path):
     assert (reports / "crosses" / "index.html").exists()
     assert names.MASKED in (reports / "believe" / "table.csv").read_text()
     assert (reports / "methods" / "table.md").read_text().count("\n|") > 13
+    beside = (reports / "table5@tiny" / "paper.md").read_text()
+    assert "(65.55, " in beside  # the published SCE, LeNet-5, and ours less it
     assert quickstart_clean_accuracy(reports / "quickstart") > 94
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.overlay import Place, at_places, merged, with_keys
+from study.overlay import GONE, Place, at_places, merged, pruned, with_keys
 
 PLAIN = st.recursive(
     st.integers() | st.text(max_size=3),
@@ -33,7 +33,23 @@ def test_mappings_are_merged_and_all_else_replaced():
 
 
 def test_what_is_null_is_taken_away():
-    assert merged({"a": {"x": 1, "y": 2}, "b": 3}, {"a": {"x": None}, "b": None}) == {"a": {"y": 2}}
+    result = merged({"a": {"x": 1, "y": 2}, "b": 3}, {"a": {"x": None}, "b": None})
+    assert result == {"a": {"x": GONE, "y": 2}, "b": GONE}
+    assert pruned(result) == {"a": {"y": 2}}
+    assert pruned(merged(result, {"b": 4})) == {"a": {"y": 2}, "b": 4}  # another file may define it
+
+
+def test_no_scale_and_no_rule_brings_back_a_part_of_what_is_gone():
+    data = merged({"methods": {"a": {"loss": "sce"}, "b": {}}}, {"methods": {"a": None}})
+    laid = with_keys(data, {"methods.a.seeds": 3, "methods": {"b": {"seeds": 2}}})
+    assert pruned(laid) == {"methods": {"b": {"seeds": 2}}}
+    found, mistakes = places(
+        [{"if": {"data": "cifar10"}, "set": {"methods.a.seeds": 3}}], **data, epochs=1
+    )
+    assert [here["methods"] for here in found.values()] == [{"b": {}}] * 2
+    assert not mistakes
+    by_hand, _ = places(None, ["methods.a.loss=mmc"], **data)
+    assert all(here["methods"]["a"] == {"loss": "mmc"} for here in by_hand.values())
 
 
 def test_a_component_of_another_name_is_replaced_as_a_whole():

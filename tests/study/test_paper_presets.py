@@ -12,6 +12,7 @@ from trainables import names
 
 FIGURES = ("figure3", "figure4")
 PARTS = (*FIGURES, *(f"table{number}" for number in TABLES))
+SCALES = (FULL, "small", "tiny")
 CONTROLS = {"norm-sce", "isce-raw"}
 
 
@@ -21,7 +22,7 @@ def plans():
     return {
         (name, scale): make_plan(read_study(name, (), scale))
         for name in (*PARTS, "paper")
-        for scale in (FULL, "small")
+        for scale in SCALES
     }
 
 
@@ -45,7 +46,7 @@ def test_a_table_has_the_papers_rows_and_columns_and_the_controls(plans, number)
 
 
 def test_paper_is_the_union_of_its_parts_and_trains_each_model_once(plans):
-    for scale in (FULL, "small"):
+    for scale in SCALES:
         whole = plans["paper", scale]
         parts = [plans[name, scale] for name in PARTS]
         assert set(whole.by_id) == {trial for part in parts for trial in part.by_id}
@@ -87,7 +88,7 @@ def test_the_scale_reaches_no_id(tmp_path):
 def test_small_studies_fit_a_laptop(plans):
     for (_, scale), plan in plans.items():
         for trial in plan.trials:
-            if scale == "small":
+            if scale != FULL:
                 assert trial.model.backbone.name in ("lenet5", "cnn8")
                 assert trial.model.training.epochs <= 12
                 assert trial.seeds <= 2
