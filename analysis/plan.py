@@ -220,6 +220,11 @@ class Plan:
         """Versions, platform and data digests of the driver."""
         return self.raw.get("provenance") or {}
 
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The figures of formulas that it draws."""
+        return tuple(self.raw.get("figures") or ())
+
     @cached_property
     def params(self) -> Mapping[str, Mapping[str, str]]:
         """Each trial's parameters, by its id."""

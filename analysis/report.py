@@ -18,6 +18,7 @@ from analysis.closer import Look, look_closer
 from analysis.figures.grid import Grid, all_measures, figure3_measures, grid, surfaces
 from analysis.figures.heatmap import draw_heatmaps
 from analysis.figures.interactive import interactive_surface
+from analysis.figures.property import draw_property, property_frame
 from analysis.figures.style import inlined, method_colours, save, save_data
 from analysis.figures.surface import draw_figure3
 from analysis.runs import Results, load
@@ -92,9 +93,10 @@ def write_report(tracking_uri: str, study: str, folder: Path, command: str) -> R
     files += _write_beside(beside, folder)
     shown, drawn = _write_surfaces(results, folder)
     looks, looked_at = look_closer(results, folder)
+    drawn += _write_property(results, folder)
     page = folder / "index.html"
     page.write_text(
-        _page(results, tables, verdicts, beside, shown, looks, command), encoding="utf-8"
+        _page(results, tables, verdicts, beside, shown, looks, folder, command), encoding="utf-8"
     )
     files = [page, *files, *drawn, *looked_at]
     for file in files:
@@ -108,6 +110,9 @@ def write_report(tracking_uri: str, study: str, folder: Path, command: str) -> R
 
 
 def _write_tables(tables: Sequence[AccuracyTable], folder: Path) -> list[Path]:
+    """The accuracy tables; nothing where nothing is trained."""
+    if not tables:
+        return []
     texts = {
         "table.md": to_markdown(tables),
         "table.tex": to_latex(tables),
@@ -126,6 +131,17 @@ def _write_beside(tables: Sequence[PaperTable], folder: Path) -> list[Path]:
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return [*(folder / name for name in texts), save_data(paper_frame(tables), folder, "paper")]
+
+
+def _write_property(results: Results, folder: Path) -> list[Path]:
+    """Figure 5, where the study asks for it."""
+    if "property" not in results.plan.figures:
+        return []
+    frame = property_frame()
+    return [
+        *save(draw_property(frame), folder, "figure5"),
+        save_data(frame, folder, "figure5"),
+    ]
 
 
 def _write_audits(results: Results, audits: Audits, folder: Path) -> list[Path]:
@@ -188,6 +204,7 @@ def _page(
     beside: Sequence[PaperTable],
     shown: Sequence[Surface],
     looks: Sequence[Look],
+    folder: Path,
     command: str,
 ) -> str:
     environment = Environment(
@@ -205,6 +222,7 @@ def _page(
         verdicts=verdicts,
         beside=[(table, list(notes(table))) for table in beside],
         row_title=row_title,
+        property=inlined(folder / "figure5.svg") if "property" in results.plan.figures else "",
         printed=printed,
         titles=TITLES,
         signs=MARK_SIGNS,

@@ -244,6 +244,8 @@ def _frame(plan: Plan, runs: Mapping[str, Run]) -> pd.DataFrame:
         tracked = _tracked(run, metrics, [metric for metric in here if metric not in lacks])
         label = trial["labels"][method]
         rows.append({"method": method, "label": label, **_described(trial), **axes, **tracked})
+    if not rows:  # a study that trains nothing
+        return pd.DataFrame(columns=["trial_id", "method", "state", *_TAGS])
     return pd.DataFrame(rows)
 
 

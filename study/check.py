@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from study.files import StudyFile, study_name
 from study.overlay import RULES, Place, at_places, pruned
 from study.settle import explain, settle, settle_labelled, settle_training
-from study.spec import Evaluate, Study
+from study.spec import Drawing, Evaluate, Study
 from trainables import registry
 from trainables.attacks.base import Attack
 from trainables.datasets.base import Dataset
@@ -34,6 +34,9 @@ def check(file: StudyFile) -> list[tuple[Place, Study]]:
     checked = []
     for part in file.parts or (file,):
         found: list[Mistake] = []
+        if part.figures:
+            mistakes += _drawing_mistakes(part)
+            continue
         places = list(at_places(part.data, part.overrides, found))
         for place, data in places:
             study = _checked(data, found)
@@ -47,6 +50,15 @@ def check(file: StudyFile) -> list[tuple[Place, Study]]:
     if mistakes:
         raise InvalidStudy(file.source, list(dict.fromkeys(mistakes)))
     return checked
+
+
+def _drawing_mistakes(file: StudyFile) -> list[Mistake]:
+    """What is wrong with a file that trains nothing."""
+    try:
+        Drawing.model_validate(pruned(file.data))
+        return []
+    except ValidationError as error:
+        return [told for item in error.errors() for told in explain(item, Drawing)]
 
 
 def _union_mistakes(file: StudyFile) -> Iterator[Mistake]:

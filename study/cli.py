@@ -115,7 +115,8 @@ def plan(
     console = Console()
     models = len(planned.trials)
     console.print(f"{planned.name}: {models} models, {cells} cells")
-    console.print(table)
+    if models:
+        console.print(table)
 
 
 @app.command()
@@ -151,6 +152,9 @@ def run(
     except KeyboardInterrupt:
         console.print(f"{planned.name}: stopped; the same command goes on where it was")
         raise typer.Exit(128 + _stopped_by[-1]) from None
+    if not planned.trials:
+        console.print(f"{planned.name}: nothing to train; `study report` draws it")
+        return
     done = result.planned - len(result.failed)
     console.print(f"{planned.name}: {done} of {result.planned} trials have all their results")
     for trial_id, reason in result.failed.items():
@@ -176,8 +180,9 @@ def report(
     _require_tracked(uri)
     folder = output or RESULTS / "reports" / name
     written = write_report(uri, name, folder, _command())
-    print(written.table)
-    print(f"\nreport: {written.page}")
+    if written.table:
+        print(f"{written.table}\n")
+    print(f"report: {written.page}")
     print(f"MLflow: {_program()} ui")
 
 

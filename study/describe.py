@@ -25,6 +25,7 @@ def describe(plan: Plan, command: str) -> dict[str, Any]:
         "controls": plan.controls,
         "choose": plan.choose,
         "methods": list(plan.methods),
+        "figures": plan.file.figures,
         "axes": {name: swept(plan.trials, name) for name in plan.methods},
         "seeds": {name: _seeds(plan.trials, name) for name in plan.methods},
         "protocols": {place: _describe_protocol(found) for place, found in plan.protocols.items()},

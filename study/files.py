@@ -59,6 +59,15 @@ class StudyFile:
         return name if self.scale == FULL else f"{name}@{self.scale}"
 
     @property
+    def figures(self) -> list[str]:
+        """The figures of formulas that it draws, a union those of its parts."""
+        own = self.data.get("figures") or []
+        named = [own] if isinstance(own, str) else list(own)
+        return list(
+            dict.fromkeys([*named, *(name for part in self.parts for name in part.figures)])
+        )
+
+    @property
     def question(self) -> str:
         """What the study asks; may be empty."""
         return str(self.data.get("question") or "")
@@ -167,7 +176,9 @@ def _named(source: str, where: str, name: Any, path: Path) -> Path:
 
 
 def _scaled(data: dict[str, Any], scale: str, mistakes: list[Mistake]) -> dict[str, Any]:
-    """The scale's keys laid over a study's."""
+    """The scale's keys laid over a study's; what trains nothing is the same at any."""
+    if "figures" in data:
+        return data
     data = dict(data)
     scales = data.pop("scales", None) or {}
     if not isinstance(scales, dict):

@@ -205,7 +205,7 @@ class Plan:
     @property
     def resources(self) -> Resources:
         """What a trial takes: the first study's."""
-        return self.studies[0].resources
+        return self.studies[0].resources if self.studies else Resources()
 
     @property
     def is_audited(self) -> bool:

@@ -129,6 +129,18 @@ class Resources(Part):
     channels_last: Annotated[bool, Field(strict=True)] = True
 
 
+class Drawing(Part):
+    """A study file that trains nothing: figures of formulas.
+
+    Attributes:
+        figures: what is drawn; `property` is the paper's Figure 5.
+    """
+
+    study: Annotated[str, BeforeValidator(study_name)]
+    question: str | None = None
+    figures: Annotated[list[Literal["property"]], BeforeValidator(_as_list), Field(min_length=1)]
+
+
 class Study(Part):
     """A whole study file.
 

@@ -58,3 +58,11 @@ def test_chromium_draws_the_page_without_errors(finished, tmp_path):
     console = [line for line in drawn.stderr.splitlines() if ":CONSOLE" in line]
     assert not [line for line in console if "Error" in line], console
     assert "gl-container" in drawn.stdout  # plotly made its 3-D scene
+
+
+def test_a_figure_of_a_formula_needs_no_training(folder):
+    assert "nothing to train" in folder.study("run", "figure5")
+    output = folder.study("report", "figure5")
+    page = (folder.path / "results" / "reports" / "figure5" / "index.html").read_text()
+    assert "results/reports/figure5/index.html" in output
+    assert "Three panels" in page and "First answer" not in page

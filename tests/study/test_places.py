@@ -150,3 +150,17 @@ def test_baseline_controls_and_choices_are_those_of_all_parts(union_of):
     assert plan.baseline == "sce"
     assert plan.controls == {"mmc": ["sce", "isce"], "isce": ["sce"]}
     assert plan.choose == ["isce"]
+
+
+def test_figures_of_formulas_train_nothing(tmp_path):
+    plan = make_plan(read_study("figure5"))
+    assert plan.trials == () and plan.protocols == {}
+    assert describe(plan, "study run figure5")["figures"] == ["property"]
+    assert "property" in make_plan(read_study("paper")).file.figures
+    (tmp_path / "f.yaml").write_text("study: f\nfigures: [propertie]\nseeds: 3")
+    with pytest.raises(InvalidStudy) as error:
+        make_plan(read_study(str(tmp_path / "f.yaml")))
+    assert "did you mean 'property'" in str(error.value) or "expected 'property'" in str(
+        error.value
+    )
+    assert "seeds: unknown key" in str(error.value)
