@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -62,6 +62,8 @@ class Entry:
         ours: A fraction; nothing where the study has no such row or result.
         published: In %, None where the paper prints no such row.
         mark: How far our attack is to be believed; empty without a result.
+        is_doubted: Whether a check of the cell itself fails, as of its gradients. On a path, which
+            has no threat model and no other mark, nothing else would say so.
         notes: What is odd about the published number.
         is_best: Whether it leads its column.
         is_tied: Whether, being best, it is not significantly better than the second.
@@ -70,6 +72,7 @@ class Entry:
     ours: Estimate
     published: float | None
     mark: str = ""
+    is_doubted: bool = False
     notes: tuple[str, ...] = ()
     is_best: bool = False
     is_tied: bool = False
@@ -225,6 +228,9 @@ def notes(table: PaperTable) -> Iterator[str]:
         yield EXPLORATORY_NOTE
     if table.reading.budget.startswith("path"):
         yield "A path bounds no perturbation: it has no threat model and decides no claim alone."
+    for row in table.rows:
+        if any(entry.is_doubted for entry in row.entries.values()):
+            yield f"{row.label} never leads where its own attack is masked or weak (audit.csv)."
     if not math.isnan(table.calibration):
         held_out = "" if math.isnan(table.held_out) else f", other rows by {table.held_out:.1f}"
         yield f"SCE's row lies {table.calibration:.1f} points off the published one{held_out}."
@@ -301,8 +307,9 @@ def _table(
     for arm in arms:
         of_row.setdefault(_row_of(results.plan, arm), []).append(arm)
     marks = {arm.label: cell_marks(arm, results.plan.protocol(group), audits) for arm in arms}
+    doubted = {arm.label: _doubted(arm, audits) for arm in arms}
     rows = [
-        _row(table, name, arm, columns, reading, marks)
+        _row(table, name, arm, columns, reading, marks, doubted)
         for name in (*table.methods, "")
         for arm in of_row.get(name, [None] if name else [])
     ]
@@ -326,6 +333,7 @@ def _row(
     columns: Sequence[Column],
     reading: Reading,
     marks: Mapping[str, Mapping[str, str]],
+    doubted: Mapping[str, Collection[str]],
 ) -> Row:
     entries = {}
     for column in columns:
@@ -337,11 +345,18 @@ def _row(
             ours=value,
             published=printed.accuracy if printed else None,
             mark="" if value.is_missing else found,
+            is_doubted=bool(arm and cell and cell.metric in doubted[arm.label]),
             notes=slips().get(printed, ()) if printed else (),
         )
     seeds = max(entry.ours.seeds for entry in entries.values())
     evidence = names.EXPLORATORY if seeds == 1 else f"{seeds} seeds" if seeds else "missing"
     return Row(name, arm.label if arm else "", seeds, evidence, entries)
+
+
+def _doubted(arm: Arm, audits: Audits) -> set[str]:
+    """The metrics of an arm of which a check fails that speaks of them alone."""
+    found = (audits[run] for run in arm.rows["run_id"] if run in audits)
+    return {check.about for audit in found for check in audit.checks if check.failed}
 
 
 def _ranked(rows: Sequence[Row], arms: Sequence[Arm], reading: Reading) -> tuple[Row, ...]:
@@ -369,11 +384,8 @@ def _ranked(rows: Sequence[Row], arms: Sequence[Arm], reading: Reading) -> tuple
 
 def _with_best(row: Row, best: Mapping[tuple[str, Column], bool]) -> Row:
     entries = {
-        column: Entry(
-            entry.ours,
-            entry.published,
-            entry.mark,
-            entry.notes,
+        column: replace(
+            entry,
             is_best=(row.label, column) in best,
             is_tied=best.get((row.label, column), False),
         )
@@ -384,7 +396,8 @@ def _with_best(row: Row, best: Mapping[tuple[str, Column], bool]) -> Row:
 
 def _is_backed(entry: Entry) -> bool:
     """Whether it may lead: two seeds or more, and no check says that its attack fell short."""
-    return entry.ours.seeds > 1 and entry.mark not in (names.MASKED, names.WEAK)
+    fell_short = entry.is_doubted or entry.mark in (names.MASKED, names.WEAK)
+    return entry.ours.seeds > 1 and not fell_short
 
 
 def _distance(rows: Sequence[Row], table: PaperTable) -> float:

@@ -6,12 +6,15 @@ import csv
 import io
 import math
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from analysis.audit import Audit
+from analysis.checks import Check
 from analysis.plan import Group, Plan
 from analysis.published import Column, published
 from analysis.published.match import row_of
@@ -78,7 +81,13 @@ def results(dataset: str = "mnist", backbone: str = "lenet5", **raw: Any) -> Res
         "trials": trials,
         **raw,
     }
-    return Results(Plan(plan), pd.DataFrame(rows), "", "", MlflowClient("sqlite://"))
+    return Results(Plan(plan), pd.DataFrame(rows), "", "", client())
+
+
+@cache
+def client() -> MlflowClient:
+    """Nothing is asked of it."""
+    return MlflowClient("sqlite://")
 
 
 def tables(**raw: Any) -> list[PaperTable]:
@@ -162,6 +171,20 @@ def test_masked_attacks_do_not_lead(monkeypatch: Any) -> None:
     assert row(path, "isce").entries[UN].mark == names.MASKED
     assert not row(path, "isce").entries[UN].is_best
     assert row(path, "norm-sce").entries[UN].is_best
+
+
+def test_nor_do_attacks_that_a_check_of_their_own_doubts() -> None:
+    """A path has no threat model and no other mark, whatever its gradients."""
+    study = results()
+    failed = Check("gradients", "path-un", "", names.MASKED, "fail", {})
+    audits = {"isce-1": Audit((failed,), {})}
+    path, ball = paper_tables(study, study.plan.groups[0], audits)
+    assert row(path, "isce").entries[UN].is_doubted
+    assert row(path, "norm-sce").entries[UN].is_best
+    assert row(path, "isce").entries[TAR].is_best
+    assert row(ball, "isce").entries[UN].is_best
+    told = "isce never leads where its own attack is masked or weak (audit.csv)."
+    assert told in list(notes(path)) and told not in list(notes(ball))
 
 
 def test_distances_are_over_attacked_columns_and_leave_sce_out() -> None:
