@@ -104,7 +104,7 @@ def number(value: Estimate, sign: str) -> str:
     if value.is_missing:
         return "---"
     dagger = r"\dagger" if value.is_exploratory else ""
-    above = " ".join(filter(None, [dagger, _SIGNS.get(sign, "")]))
+    above = " ".join(filter(None, [dagger, *(_SIGNS[part] for part in sign.split())]))
     beside = "" if dagger else f" {{\\scriptsize$\\pm$ {100 * value.half_width:.1f}}}"
     return f"{100 * value.mean:.1f}{beside}" + (f"$^{{{above}}}$" if above else "")
 

@@ -21,7 +21,7 @@ from analysis.statistics import CONFIDENCE, Estimate, compare, estimate, holm
 from analysis.tables.accuracy import Column as Heading
 from analysis.tables.accuracy import Section
 from analysis.tables.audit import NONE, Audits, cell_marks
-from analysis.tables.text import EXPLORATORY_NOTE
+from analysis.tables.text import EXPLORATORY_NOTE, MARK_SIGNS
 from trainables import names
 
 _CALIBRATION_ROW = "SCE"  # the row that a reading is calibrated on (METHODS 3)
@@ -76,6 +76,13 @@ class Entry:
     notes: tuple[str, ...] = ()
     is_best: bool = False
     is_tied: bool = False
+
+    @property
+    def sign(self) -> str:
+        """The mark's; beside it that of a masked attack where a check of the cell's own fails."""
+        own = "" if self.ours.is_missing else MARK_SIGNS.get(self.mark, "")
+        doubt = MARK_SIGNS[names.MASKED] if own and self.is_doubted else ""
+        return " ".join(dict.fromkeys(filter(None, (own, doubt))))
 
     @property
     def difference(self) -> float:
@@ -228,9 +235,9 @@ def notes(table: PaperTable) -> Iterator[str]:
         yield EXPLORATORY_NOTE
     if table.reading.budget.startswith("path"):
         yield "A path bounds no perturbation: it has no threat model and decides no claim alone."
-    for row in table.rows:
-        if any(entry.is_doubted for entry in row.entries.values()):
-            yield f"{row.label} never leads where its own attack is masked or weak (audit.csv)."
+    if any(entry.is_doubted for row in table.rows for entry in row.entries.values()):
+        sign = MARK_SIGNS[names.MASKED]
+        yield f"{sign} a check of the cell's own attack fails (audit.csv): it never leads."
     if not math.isnan(table.calibration):
         held_out = "" if math.isnan(table.held_out) else f", other rows by {table.held_out:.1f}"
         yield f"SCE's row lies {table.calibration:.1f} points off the published one{held_out}."

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from analysis.tables.latex import coded, escape, headings, line, number
 from analysis.tables.markdown import table_lines
 from analysis.tables.paper import Entry, PaperTable, Row, column_title, notes
-from analysis.tables.text import MARK_SIGNS, MISSING, marked, signed
+from analysis.tables.text import MISSING, percent, signed
 
 
 def to_markdown(tables: Sequence[PaperTable]) -> str:
@@ -54,7 +54,7 @@ def _document(table: PaperTable) -> str:
 
 
 def _entry(entry: Entry) -> str:
-    text = marked(entry.ours, entry.mark)
+    text = f"{percent(entry.ours)} {entry.sign}".rstrip()
     text = f"**{text}**" if entry.is_best else text
     return f"{text}{' =' if entry.is_tied else ''} ({printed(entry)})"
 
@@ -88,6 +88,6 @@ def _lines(table: PaperTable, row: Row) -> list[str]:
 
 
 def _number(entry: Entry) -> str:
-    text = number(entry.ours, MARK_SIGNS.get(entry.mark, ""))
+    text = number(entry.ours, entry.sign)
     text = f"\\textbf{{{text}}}" if entry.is_best else text
     return f"{text}$^{{=}}$" if entry.is_tied else text

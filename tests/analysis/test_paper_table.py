@@ -183,7 +183,10 @@ def test_nor_do_attacks_that_a_check_of_their_own_doubts() -> None:
     assert row(path, "norm-sce").entries[UN].is_best
     assert row(path, "isce").entries[TAR].is_best
     assert row(ball, "isce").entries[UN].is_best
-    told = "isce never leads where its own attack is masked or weak (audit.csv)."
+    assert row(path, "isce").entries[UN].sign == "○ ✗"
+    assert row(path, "isce").entries[TAR].sign == row(path, "sce").entries[UN].sign == "○"
+    assert "^{\\circ \\times}" in to_latex([path])
+    told = "✗ a check of the cell's own attack fails (audit.csv): it never leads."
     assert told in list(notes(path)) and told not in list(notes(ball))
 
 
