@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
@@ -113,7 +114,14 @@ class Arm:
 
     def values(self, metric: str) -> pd.Series:
         """One value a seed, indexed by seed; NaN throughout if no run has the metric."""
-        return self.rows.set_index("seed").reindex(columns=[metric])[metric]
+        if metric not in self.rows:
+            return pd.Series(math.nan, index=self._seeds, name=metric)
+        return pd.Series(self.rows[metric].to_numpy(), index=self._seeds, name=metric)
+
+    @cached_property
+    def _seeds(self) -> pd.Index:
+        seeds: pd.Index = pd.Index(self.rows["seed"], name="seed")
+        return seeds
 
 
 def shown_arms(results: Results, group: Group) -> list[Arm]:

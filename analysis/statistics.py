@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 CONFIDENCE = 0.95
@@ -108,15 +108,23 @@ def compare(first: pd.Series, second: pd.Series) -> Difference:
     if spread == 0:
         return Difference(value, float(value.mean == 0), 0.0)
     p = 2 * float(stats.t.sf(abs(value.mean) / spread, value.seeds - 1))
-    effect = TTestPower().solve_power(nobs=value.seeds, alpha=1 - CONFIDENCE, power=POWER)
-    return Difference(value, p, float(effect) * spread * math.sqrt(value.seeds))
+    return Difference(value, p, _detectable_effect(value.seeds) * spread * math.sqrt(value.seeds))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
     """Holm's adjusted p values of one family; NaN stays NaN and counts as no member."""
-    known = [p for p in ps if not math.isnan(p)]
-    adjusted = iter(multipletests(known, method="holm")[1]) if known else iter(())
-    return [p if math.isnan(p) else float(next(adjusted)) for p in ps]
+    known = sorted((p, place) for place, p in enumerate(ps) if not math.isnan(p))
+    adjusted, largest = list(ps), 0.0
+    for done, (p, place) in enumerate(known):
+        largest = max(largest, min(p * (len(known) - done), 1.0))
+        adjusted[place] = largest
+    return adjusted
+
+
+@cache
+def _detectable_effect(seeds: int) -> float:
+    """In standard deviations of the differences."""
+    return float(TTestPower().solve_power(nobs=seeds, alpha=1 - CONFIDENCE, power=POWER))
 
 
 def equivalence(first: pd.Series, second: pd.Series, margin: float) -> float:

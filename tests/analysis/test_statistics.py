@@ -7,7 +7,10 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW
 
@@ -88,6 +91,12 @@ def test_differences_that_do_not_vary_are_certain() -> None:
     assert compare(same + 0.25, same).p == 0
     assert equivalence(same, same, 0.01) == 0
     assert equivalence(same + 0.25, same, 0.01) == 1
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
+def test_holm_is_statsmodels(ps: list[float]) -> None:
+    """Which collects garbage at every call, and so takes longer than a whole table."""
+    assert holm(ps) == pytest.approx(multipletests(ps, method="holm")[1])
 
 
 def test_holm_is_step_down_and_skips_what_is_missing() -> None:
