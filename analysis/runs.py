@@ -84,12 +84,18 @@ def load(tracking_uri: str, study: str) -> Results:
 
     Raises:
         BadAddress: The server does not answer.
-        NothingTracked: No such experiment, or no plan in it.
+        NothingTracked: No such experiment, no plan in it, or one of an earlier version.
     """
     client = connect(tracking_uri)
     experiment = _experiment_id(client, study, tracking_uri)
     report_run = _report_run(client, experiment, study)
-    plan = Plan(json.loads(_artifact_text(client, report_run, names.PLAN_FILE, study)))
+    raw = json.loads(_artifact_text(client, report_run, names.PLAN_FILE, study))
+    if "protocols" not in raw:
+        raise NothingTracked(
+            f"study {study!r} was tracked by an earlier version: `{raw['command']}` brings it up "
+            "to date; what is trained and attacked is not done again"
+        )
+    plan = Plan(raw)
     return Results(
         plan=plan,
         frame=_frame(plan, _runs_by_trial(client, experiment)),

@@ -78,6 +78,13 @@ def test_study_without_a_plan(store: str) -> None:
         load(store, "empty")
 
 
+def test_a_plan_of_an_earlier_version_is_told(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = '{"study": "small", "command": "study run small"}'
+    monkeypatch.setattr(runs, "_artifact_text", lambda *_: old)
+    with pytest.raises(NothingTracked, match="`study run small` brings it up to date"):
+        load(store, "small")
+
+
 def test_image_worst_is_per_image_and_counts_passes() -> None:
     outcomes = pd.DataFrame(
         {
