@@ -15,12 +15,15 @@ from markupsafe import Markup, escape
 
 from analysis.answer import first_answer
 from analysis.closer import Look, look_closer
+from analysis.figures.curves import curves_frame, draw_curves
 from analysis.figures.grid import Grid, all_measures, figure3_measures, grid, surfaces
 from analysis.figures.heatmap import draw_heatmaps
 from analysis.figures.interactive import interactive_surface
 from analysis.figures.property import draw_property, property_frame
 from analysis.figures.style import inlined, method_colours, save, save_data
 from analysis.figures.surface import draw_figure3
+from analysis.figures.tradeoff import draw_tradeoff, tradeoff_frame
+from analysis.plan import Group
 from analysis.runs import Results, load
 from analysis.tables.accuracy import AccuracyTable, accuracy_table, choice_note, table_frame
 from analysis.tables.audit import TITLES, Audits, AuditTable, audit_frame, audit_table, read_audits
@@ -66,6 +69,16 @@ class Surface:
     interactive: Markup
 
 
+@dataclass(frozen=True)
+class Overview:
+    """The figures over all methods of one data set and backbone; empty ones are not there."""
+
+    group: Group
+    tradeoff: str
+    curves: str
+    suffix: str
+
+
 def write_report(tracking_uri: str, study: str, folder: Path, command: str) -> Report:
     """Writes figures, tables and page of a study and logs them to its report run.
 
@@ -92,13 +105,15 @@ def write_report(tracking_uri: str, study: str, folder: Path, command: str) -> R
     files = [*_write_tables(tables, folder), *_write_audits(results, audits, folder)]
     files += _write_beside(beside, folder)
     shown, drawn = _write_surfaces(results, folder)
+    overviews, overviewed = _write_overviews(results, folder)
     looks, looked_at = look_closer(results, folder)
     drawn += _write_property(results, folder)
     page = folder / "index.html"
     page.write_text(
-        _page(results, tables, verdicts, beside, shown, looks, folder, command), encoding="utf-8"
+        _page(results, tables, verdicts, beside, overviews, shown, looks, folder, command),
+        encoding="utf-8",
     )
-    files = [page, *files, *drawn, *looked_at]
+    files = [page, *files, *overviewed, *drawn, *looked_at]
     for file in files:
         results.client.log_artifact(results.report_run, str(file), names.REPORT_FOLDER)
     return Report(
@@ -131,6 +146,29 @@ def _write_beside(tables: Sequence[PaperTable], folder: Path) -> list[Path]:
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return [*(folder / name for name in texts), save_data(paper_frame(tables), folder, "paper")]
+
+
+def _write_overviews(results: Results, folder: Path) -> tuple[list[Overview], list[Path]]:
+    """Clean against robust accuracy, and accuracy against eps and steps, of every group."""
+    plan = results.plan
+    colours = method_colours(plan.methods)
+    shown, files = [], list[Path]()
+    for group in plan.groups:
+        suffix = f"-{group.stem}" if len(plan.groups) > 1 else ""
+        images = {"tradeoff": "", "curves": ""}
+        points, lines = tradeoff_frame(results, group), curves_frame(results, group)
+        if not points.empty:
+            figure = draw_tradeoff(points, colours, plan.protocol(group).headline_label)
+            files += save(figure, folder, f"tradeoff{suffix}")
+            files.append(save_data(points, folder, f"tradeoff{suffix}"))
+            images["tradeoff"] = inlined(folder / f"tradeoff{suffix}.svg")
+        if not lines.empty and lines["accuracy"].notna().any():
+            files += save(draw_curves(lines, colours), folder, f"curves{suffix}")
+            files.append(save_data(lines, folder, f"curves{suffix}"))
+            images["curves"] = inlined(folder / f"curves{suffix}.svg")
+        if any(images.values()):
+            shown.append(Overview(group, **images, suffix=suffix))
+    return shown, files
 
 
 def _write_property(results: Results, folder: Path) -> list[Path]:
@@ -202,6 +240,7 @@ def _page(
     tables: Sequence[AccuracyTable],
     verdicts: Sequence[AuditTable],
     beside: Sequence[PaperTable],
+    overviews: Sequence[Overview],
     shown: Sequence[Surface],
     looks: Sequence[Look],
     folder: Path,
@@ -227,6 +266,7 @@ def _page(
         titles=TITLES,
         signs=MARK_SIGNS,
         meanings=MARK_MEANINGS,
+        overviews=overviews,
         surfaces=shown,
         looks=looks,
         theory=theory,

@@ -11,9 +11,8 @@ from analysis.choice import Arm, Choice, choices, shown_arms
 from analysis.plan import Cell, Group, Plan, Protocol, Setting, worst_over_raw
 from analysis.runs import Results, with_image_worst
 from analysis.statistics import Estimate, estimate
+from analysis.tables.text import GOALS
 from trainables import names
-
-_GOALS = {"un": " untargeted", "tar": " targeted", "": ""}
 
 
 @dataclass(frozen=True)
@@ -189,7 +188,7 @@ def _worst(protocol: Protocol, cells: Sequence[Cell]) -> Measure:
 
 
 def _title(cell: Cell) -> str:
-    return f"{cell.attack_title}{_GOALS[cell.goal]}"
+    return f"{cell.attack_title} {GOALS[cell.goal]}".rstrip()
 
 
 def _detail(cell: Cell, surface: str) -> str:

@@ -21,11 +21,10 @@ from analysis.statistics import CONFIDENCE, Estimate, compare, estimate, holm
 from analysis.tables.accuracy import Column as Heading
 from analysis.tables.accuracy import Section
 from analysis.tables.audit import NONE, Audits, cell_marks
-from analysis.tables.text import EXPLORATORY_NOTE, MARK_SIGNS
+from analysis.tables.text import EXPLORATORY_NOTE, GOALS, MARK_SIGNS
 from trainables import names
 
 _CALIBRATION_ROW = "SCE"  # the row that a reading is calibrated on (METHODS 3)
-_GOALS = {"un": "untargeted", "tar": "targeted", "": ""}
 
 
 @dataclass(frozen=True)
@@ -257,7 +256,7 @@ def column_title(column: Column) -> str:
     """`PGD untargeted 50, ε = 0.02`, or `clean`."""
     if column.is_clean:
         return "clean"
-    words = (ATTACK_TITLES[column.attack], _GOALS[column.goal], str(column.steps))
+    words = (ATTACK_TITLES[column.attack], GOALS[column.goal], str(column.steps))
     return f"{' '.join(filter(None, words))}, ε = {names.number(column.eps)}"
 
 

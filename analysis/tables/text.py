@@ -11,6 +11,9 @@ MISSING = "—"
 EXPLORATORY_MARK = "†"
 EXPLORATORY_NOTE = f"{EXPLORATORY_MARK} one seed: exploratory, no interval and no claim."
 
+# What an attack aims at, in words.
+GOALS = {"un": "untargeted", "tar": "targeted", "": ""}
+
 # How far an attack is to be believed, beside its number and in words.
 MARK_SIGNS = {
     names.TRUSTED: "✓",

@@ -15,6 +15,9 @@ from analysis.report import Report, write_report
 from analysis.runs import Results
 from trainables import names
 
+OVERVIEWS = {
+    f"{figure}.{kind}" for figure in ("curves", "tradeoff") for kind in ("png", "pdf", "svg", "csv")
+}
 FILES = {
     "index.html",
     "table.md",
@@ -42,7 +45,7 @@ def page(report: Report) -> html.HtmlElement:
 
 
 def test_all_files_are_written(report: Report) -> None:
-    assert {path.name for path in report.files} == FILES
+    assert {path.name for path in report.files} == FILES | OVERVIEWS
     assert all(path.stat().st_size > 0 for path in report.files)
     assert report.missing == 2
     assert "isce s=1.5 m=0.1" in report.table
@@ -122,6 +125,7 @@ def test_study_without_a_surface(store: str, tmp_path: Path) -> None:
         "table.md",
         "table.tex",
         "table.csv",
+        *OVERVIEWS,
     }
     assert "Accuracy surface" not in report.page.read_text(encoding="utf-8")
     assert report.missing == 1
@@ -130,11 +134,8 @@ def test_study_without_a_surface(store: str, tmp_path: Path) -> None:
 def test_two_data_sets_have_a_surface_and_a_table_each(store: str, tmp_path: Path) -> None:
     report = write_report(store, "double", tmp_path, "study report double")
     stems = {path.stem for path in report.files if path.suffix == ".svg"}
-    assert stems == {
-        f"{kind}-isce-lenet5-{dataset}"
-        for kind in ("figure3", "heatmaps")
-        for dataset in ("mnist5k", "mnist")
-    }
+    kinds = ("figure3-isce", "heatmaps-isce", "curves", "tradeoff")
+    assert stems == {f"{kind}-lenet5-{data}" for kind in kinds for data in ("mnist5k", "mnist")}
     text = report.page.read_text(encoding="utf-8")
     assert len(re.findall(r"<caption>Summary", text)) == 2
     assert text.count("PlotlyConfig") == 1
