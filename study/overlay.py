@@ -73,7 +73,10 @@ def _less_gone(base: Any, over: Any) -> Any:
 def overridden(
     data: dict[str, Any], overrides: Iterable[str], mistakes: list[Mistake]
 ) -> dict[str, Any]:
-    """Data with `key.key=value` set, each value read as YAML and replacing what was there."""
+    """Data with `key.key=value` set, each value read as YAML and replacing what was there.
+
+    Null takes away what was there.
+    """
     data = copy.deepcopy(data)
     for item in overrides:
         mistakes += _override(data, item)
@@ -96,7 +99,7 @@ def _override(data: dict[str, Any], item: str) -> list[Mistake]:
         if not isinstance(child, dict):
             return [Mistake(where, f"{parent!r} holds {kind_of(child)}, not keys")]
         node = child
-    node[last] = value
+    node[last] = GONE if value is None and last in node else value
     return mistakes
 
 

@@ -48,6 +48,8 @@ def test_no_scale_and_no_rule_brings_back_a_part_of_what_is_gone():
     )
     assert [here["methods"] for here in found.values()] == [{"b": {}}] * 2
     assert not mistakes
+    gone, _ = places(None, ["methods.b=null"], **data)
+    assert all(here["methods"] == {} for here in gone.values())
     by_hand, _ = places(None, ["methods.a.loss=mmc"], **data)
     assert all(here["methods"]["a"] == {"loss": "mmc"} for here in by_hand.values())
 
