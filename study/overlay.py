@@ -158,10 +158,9 @@ def at_places(
                 keys = with_keys(keys, rule.keys)
         return overridden(keys, overrides, [])
 
-    of_data = [rule for rule in rules if "backbone" not in rule.wanted]
-    of_both = [rule for rule in rules if "backbone" in rule.wanted]
+    of_both = [rule for rule in rules if "backbone" in rule.wanted]  # fit none without one
     for dataset in _names("data", plain):
-        here = ruled(plain, of_data, data=dataset)
+        here = ruled(plain, rules, data=dataset)
         for backbone in _names("backbone", here):
             place = Place(dataset, backbone)
             yield place, pruned(ruled(here, of_both, data=dataset, backbone=backbone))

@@ -79,8 +79,9 @@ def test_a_rule_with_a_mistake_is_told_once_and_where(plan_of):
 def test_a_union_trains_every_model_of_its_parts_once(union_of):
     plan = union_of(
         one={"methods": {"sce": SCE, "mmc": MMC}, **SEARCH},
-        two={"methods": {"mmc": MMC, "isce": ONE}, **FOOL},
+        two={"methods": {"mmc": MMC, "isce": ONE}, **FOOL, "diagnostics": {"embedding": {}}},
     )
+    assert [set(trial.diagnostics) for trial in plan.trials] == [set(), *[{"embedding"}] * 2]
     assert plan.methods == ("sce", "mmc", "isce")
     assert [trial.methods for trial in plan.trials] == [("sce",), ("mmc",), ("isce",)]
     search, both, fool = (set(trial.cells) for trial in plan.trials)
