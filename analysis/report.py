@@ -29,7 +29,14 @@ from analysis.tables.accuracy import AccuracyTable, accuracy_table, choice_note,
 from analysis.tables.audit import TITLES, Audits, AuditTable, audit_frame, audit_table, read_audits
 from analysis.tables.latex import to_latex
 from analysis.tables.markdown import to_markdown, to_terminal
-from analysis.tables.paper import PaperTable, notes, paper_frame, paper_tables
+from analysis.tables.paper import (
+    PaperTable,
+    calibration_frame,
+    nearest_readings,
+    notes,
+    paper_frame,
+    paper_tables,
+)
 from analysis.tables.paper_text import printed, row_title
 from analysis.tables.paper_text import to_latex as paper_latex
 from analysis.tables.paper_text import to_markdown as paper_markdown
@@ -145,7 +152,9 @@ def _write_beside(tables: Sequence[PaperTable], folder: Path) -> list[Path]:
     texts = {"paper.md": paper_markdown(tables), "paper.tex": paper_latex(tables)}
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    return [*(folder / name for name in texts), save_data(paper_frame(tables), folder, "paper")]
+    frames = {"paper": paper_frame(tables), "calibration": calibration_frame(tables)}
+    data = [save_data(frame, folder, stem) for stem, frame in frames.items()]
+    return [*(folder / name for name in texts), *data]
 
 
 def _write_overviews(results: Results, folder: Path) -> tuple[list[Overview], list[Path]]:
@@ -260,6 +269,8 @@ def _page(
         tables=tables,
         verdicts=verdicts,
         beside=[(table, list(notes(table))) for table in beside],
+        calibrations=calibration_frame(beside).to_dict("records"),
+        nearest=list(nearest_readings(calibration_frame(beside))),
         row_title=row_title,
         property=inlined(folder / "figure5.svg") if "property" in results.plan.figures else "",
         printed=printed,

@@ -219,6 +219,48 @@ def paper_frame(tables: Sequence[PaperTable]) -> pd.DataFrame:
     )
 
 
+def calibration_frame(tables: Sequence[PaperTable]) -> pd.DataFrame:
+    """How near each reading comes to the published SCE row, the nearest of each table first.
+
+    Columns: `table, ours_on, reading, sce_points, other_rows_points, kendall_tau`. Readings that
+    lack the SCE row are left out.
+    """
+    frame = pd.DataFrame(
+        {
+            "table": table.table.number,
+            "ours_on": str(table.group),
+            "reading": table.reading.title,
+            "sce_points": table.calibration,
+            "other_rows_points": table.held_out,
+            "kendall_tau": table.agreement,
+        }
+        for table in tables
+        if not math.isnan(table.calibration)
+    )
+    keys = ["table", "ours_on", "sce_points"]
+    return frame if frame.empty else frame.sort_values(keys, kind="stable", ignore_index=True)
+
+
+def nearest_readings(frame: pd.DataFrame) -> Iterator[str]:
+    """A sentence a table: which reading comes nearest, and that nearest is not what was meant.
+
+    Args:
+        frame: As `calibration_frame` makes it.
+    """
+    if frame.empty:
+        return
+    for (number, place), found in frame.groupby(["table", "ours_on"], sort=False):
+        first = found.iloc[0]
+        held_out = first["other_rows_points"]
+        others = "" if math.isnan(held_out) else f"; other rows {held_out:.1f}"
+        distance = f"{first['sce_points']:.1f} points off{others}"
+        yield (
+            f"Table {number} ({place}): of {len(found)} readings “{first['reading']}” comes "
+            f"nearest to the published SCE row, {distance}. It is the best of those tried, not "
+            "what the paper did."
+        )
+
+
 def notes(table: PaperTable) -> Iterator[str]:
     """What must be said below a table."""
     if table.scale != FULL:

@@ -19,7 +19,15 @@ from analysis.plan import Group, Plan
 from analysis.published import Column, published
 from analysis.published.match import row_of
 from analysis.runs import DONE, Results
-from analysis.tables.paper import PaperTable, column_title, notes, paper_frame, paper_tables
+from analysis.tables.paper import (
+    PaperTable,
+    calibration_frame,
+    column_title,
+    nearest_readings,
+    notes,
+    paper_frame,
+    paper_tables,
+)
 from analysis.tables.paper_text import printed, row_title, to_latex, to_markdown
 from trainables import names
 
@@ -196,6 +204,18 @@ def test_distances_are_over_attacked_columns_and_leave_sce_out() -> None:
     others = [abs(91 - 98.74), abs(45.5 - 98.40), abs(20 - 74.44), abs(10 - 96.65)]
     others += [abs(99 - 93.91), abs(49.5 - 64.56)]
     assert path.held_out == pytest.approx(sum(others) / 6)
+
+
+def test_the_nearest_reading_is_told_as_the_best_of_those_tried() -> None:
+    frame = calibration_frame(tables())
+    path, ball = tables()
+    assert ball.calibration < path.calibration
+    assert frame["reading"].tolist() == [ball.reading.title, path.reading.title]
+    assert frame["sce_points"].tolist() == pytest.approx([ball.calibration, path.calibration])
+    (told,) = nearest_readings(frame)
+    assert "of 2 readings “ε as l2_rms, surface ce_deployed” comes nearest" in told
+    assert "3.5 points off" in told and "not what the paper did" in told
+    assert calibration_frame([]).empty and not list(nearest_readings(calibration_frame([])))
 
 
 def test_agreement_is_kendalls_tau_over_shared_rows() -> None:
