@@ -68,7 +68,7 @@ def test_the_scale_reaches_no_id(tmp_path):
         "attacks.ball.eps": 1.0,
         "attacks.ball.steps": 40,
         "audit.queries": 1000,
-        "methods.random.evaluate": "{validation: 50, test: 100}",
+        "methods.random.evaluate": "{validation: 20, test: 50}",
         "methods.at-linf.regime.eps": 0.2,
         "methods.at-linf.regime.alpha": 0.05,
         "methods.at-linf.regime.steps": 10,
