@@ -14,7 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from analysis.answer import first_answer
-from analysis.closer import Look, look_closer
+from analysis.claims import NOT_RUN, Finding, claims_frame, judge_claims, read_claims
+from analysis.closer import look_closer
 from analysis.figures.curves import curves_frame, draw_curves
 from analysis.figures.grid import Grid, all_measures, figure3_measures, grid, surfaces
 from analysis.figures.heatmap import draw_heatmaps
@@ -26,7 +27,7 @@ from analysis.figures.tradeoff import draw_tradeoff, tradeoff_frame
 from analysis.plan import Group
 from analysis.runs import Results, load
 from analysis.tables.accuracy import AccuracyTable, accuracy_table, choice_note, table_frame
-from analysis.tables.audit import TITLES, Audits, AuditTable, audit_frame, audit_table, read_audits
+from analysis.tables.audit import TITLES, Audits, audit_frame, audit_table, read_audits
 from analysis.tables.latex import to_latex
 from analysis.tables.markdown import to_markdown, to_terminal
 from analysis.tables.paper import (
@@ -111,13 +112,26 @@ def write_report(tracking_uri: str, study: str, folder: Path, command: str) -> R
     ]
     files = [*_write_tables(tables, folder), *_write_audits(results, audits, folder)]
     files += _write_beside(beside, folder)
+    findings, judged = _write_claims(results, folder)
+    files += judged
     shown, drawn = _write_surfaces(results, folder)
     overviews, overviewed = _write_overviews(results, folder)
     looks, looked_at = look_closer(results, folder)
     drawn += _write_property(results, folder)
     page = folder / "index.html"
     page.write_text(
-        _page(results, tables, verdicts, beside, overviews, shown, looks, folder, command),
+        _page(
+            results,
+            command,
+            tables=tables,
+            verdicts=verdicts,
+            beside=beside,
+            claims=findings,
+            overviews=overviews,
+            surfaces=shown,
+            looks=looks,
+            property=inlined(folder / "figure5.svg") if "property" in results.plan.figures else "",
+        ),
         encoding="utf-8",
     )
     files = [page, *files, *overviewed, *drawn, *looked_at]
@@ -191,6 +205,14 @@ def _write_property(results: Results, folder: Path) -> list[Path]:
     ]
 
 
+def _write_claims(results: Results, folder: Path) -> tuple[list[Finding], list[Path]]:
+    """The paper's claims as these results have them; nothing where none speaks of any."""
+    findings = judge_claims(results, read_claims()) if results.plan.groups else []
+    if all(finding.verdict == NOT_RUN for finding in findings):
+        return [], []
+    return findings, [save_data(claims_frame(findings), folder, "claims")]
+
+
 def _write_audits(results: Results, audits: Audits, folder: Path) -> list[Path]:
     """Every check with its numbers; nothing while no run has been audited."""
     frame = audit_frame(results, audits)
@@ -244,17 +266,7 @@ def _interactive(results: Results, data: Grid, suffix: str, *, with_library: boo
     )
 
 
-def _page(
-    results: Results,
-    tables: Sequence[AccuracyTable],
-    verdicts: Sequence[AuditTable],
-    beside: Sequence[PaperTable],
-    overviews: Sequence[Overview],
-    shown: Sequence[Surface],
-    looks: Sequence[Look],
-    folder: Path,
-    command: str,
-) -> str:
+def _page(results: Results, command: str, *, beside: Sequence[PaperTable], **shown: Any) -> str:
     environment = Environment(
         loader=PackageLoader("analysis"),
         autoescape=True,
@@ -266,24 +278,19 @@ def _page(
     return environment.get_template("report.html.j2").render(
         plan=results.plan,
         answers=[first_answer(results, group) for group in results.plan.groups],
-        tables=tables,
-        verdicts=verdicts,
         beside=[(table, list(notes(table))) for table in beside],
         calibrations=calibration_frame(beside).to_dict("records"),
         nearest=list(nearest_readings(calibration_frame(beside))),
         row_title=row_title,
-        property=inlined(folder / "figure5.svg") if "property" in results.plan.figures else "",
         printed=printed,
         titles=TITLES,
         signs=MARK_SIGNS,
         meanings=MARK_MEANINGS,
-        overviews=overviews,
-        surfaces=shown,
-        looks=looks,
         theory=theory,
         unfinished=results.unfinished.to_dict("records"),
         provenance=_provenance(results, command),
         study_file=results.study_file,
+        **shown,
     )
 
 

@@ -27,8 +27,8 @@ def row_of(params: Mapping[str, str]) -> str | None:
     Args:
         params: A trial's parameters as they are tracked: `loss`, `loss.s`, `regime` …
     """
-    loss, regime = params["loss"], params["regime"]
-    if params["transform"] == "random_resize_pad":
+    loss, regime = params.get("loss", ""), params.get("regime", "standard")
+    if params.get("transform") == "random_resize_pad":
         return "Random" if (loss, regime) == ("sce", "standard") else None
     if regime == "adversarial":
         return "AT" if loss == "sce" else None
