@@ -228,7 +228,7 @@ def _judge(results: Results, group: Group, claim: Claim) -> Finding:
     verdict, reason, deciding = decide(claim, comparisons)
     relied_on = {REPRODUCED: [subject], CONTRADICTED: [others[name] for name in deciding]}
     trusted = relied_on.get(verdict, []) if claim.better_than else [subject, *others.values()]
-    doubt = _doubt(results, claim, trusted, comparisons)
+    doubt = _reduced(results, group, claim) or _doubt(claim, trusted, comparisons)
     lacking = [name for name, found in wanted.items() if not found]
     if verdict == REPRODUCED and lacking and not doubt:
         doubt = f"not compared with {', '.join(lacking)}"
@@ -305,27 +305,32 @@ def _judge_masking(results: Results, group: Group, claim: Claim, subject: Arm) -
     mark = gravest(headline_marks(subject))
     verdict = {names.TRUSTED: REPRODUCED, names.MASKED: CONTRADICTED}.get(mark, UNDECIDED)
     reason = f"its headline is {mark or 'not there'}"
-    if results.plan.scale != FULL:
-        verdict, reason = UNDECIDED, f"scale {results.plan.scale}; {reason}"
+    reduced = _reduced(results, group, claim)
+    if reduced:
+        verdict, reason = UNDECIDED, f"{reduced}; {reason}"
     return Finding(claim, group, verdict, reason)
 
 
-def _doubt(
-    results: Results, claim: Claim, trusted: Sequence[Arm], comparisons: Sequence[Comparison]
-) -> str:
+def _reduced(results: Results, group: Group, claim: Claim) -> str:
+    """What is smaller than what the claim is about; empty for nothing."""
+    if results.plan.scale != FULL:
+        return f"scale {results.plan.scale}"
+    if claim.where.dataset not in (None, group.dataset):
+        return f"{group.dataset} stands for {claim.where.dataset}"
+    return ""
+
+
+def _doubt(claim: Claim, trusted: Sequence[Arm], comparisons: Sequence[Comparison]) -> str:
     """What keeps results from deciding anything; empty for nothing.
 
     Robust accuracy is an upper bound, so a difference is certain if its larger side is trusted:
     the arm's where it is better, the other's where it is worse.
 
     Args:
-        results: The study.
         claim: The claim.
         trusted: Whose headlines have to be.
         comparisons: All of the claim's.
     """
-    if results.plan.scale != FULL:
-        return f"scale {results.plan.scale}"
     seeds = min(comparison.difference.estimate.seeds for comparison in comparisons)
     if seeds < SEEDS_FOR_A_CLAIM:
         return f"{seeds} seeds of the {SEEDS_FOR_A_CLAIM} that a claim needs"

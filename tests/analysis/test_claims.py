@@ -33,13 +33,16 @@ UNMASKED = {"id": "a", "claim": "a", "arm": "isce", "unmasked": True}
 
 
 def study(
-    arms: dict[str, list[float]], marks: dict[str, str] | None = None, scale: str = "full"
+    arms: dict[str, list[float]],
+    marks: dict[str, str] | None = None,
+    scale: str = "full",
+    dataset: str = "mnist",
 ) -> Results:
     """Headlines by method and seed; trusted unless said otherwise."""
     trials, rows = [], []
     for method, values in arms.items():
         for seed, value in enumerate(values):
-            about = {"trial_id": f"{method}-{seed}", "dataset": "mnist", "backbone": "lenet5"}
+            about = {"trial_id": f"{method}-{seed}", "dataset": dataset, "backbone": "lenet5"}
             params = {**SCE, "loss": {"sce": "sce", "mmc": "mmc"}.get(method, "other")}
             trials.append({**about, "methods": [method], "axes": {}, "params": params})
             mark = (marks or {}).get(method, names.TRUSTED)
@@ -54,7 +57,7 @@ def study(
         "methods": list(arms),
         "choose": [],
         "axes": {},
-        "protocols": {"lenet5/mnist": protocol},
+        "protocols": {f"lenet5/{dataset}": protocol},
         "trials": trials,
     }
     return Results(Plan(plan), pd.DataFrame(rows), "", "", client())
@@ -100,6 +103,12 @@ def test_few_seeds_or_a_reduced_scale_decide_nothing() -> None:
     small = study({"isce": HIGH, "sce": LOW}, scale="small")
     assert judged(small, BETTER) == (UNDECIDED, "scale small; better than each")
     assert judged(small, UNMASKED)[0] == UNDECIDED
+    subset = study({"isce": HIGH, "sce": LOW}, dataset="mnist5k")
+    of_mnist = {"where": {"dataset": "mnist"}}
+    told = "mnist5k stands for mnist; better than each"
+    assert judged(subset, {**BETTER, **of_mnist}) == (UNDECIDED, told)
+    assert judged(subset, {**UNMASKED, **of_mnist})[0] == UNDECIDED
+    assert judged(subset, BETTER)[0] == REPRODUCED
 
 
 def test_what_is_not_seen_is_undecided_with_what_would_be() -> None:
