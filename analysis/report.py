@@ -44,7 +44,7 @@ from analysis.tables.paper_text import to_markdown as paper_markdown
 from analysis.tables.text import MARK_MEANINGS, MARK_SIGNS, percent, points
 from trainables import names, theory
 
-_LIBRARIES = ("jinja2", "matplotlib", "mlflow", "numpy", "pandas", "plotly", "scipy")
+_LIBRARIES = ("jinja2", "matplotlib", "mlflow", "numpy", "pandas", "plotly", "scipy", "statsmodels")
 
 
 @dataclass(frozen=True)
@@ -274,13 +274,14 @@ def _page(results: Results, command: str, *, beside: Sequence[PaperTable], **sho
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    calibrations = calibration_frame(beside)
     environment.filters.update(percent=percent, points=points, coded=_coded)
     return environment.get_template("report.html.j2").render(
         plan=results.plan,
         answers=[first_answer(results, group) for group in results.plan.groups],
         beside=[(table, list(notes(table))) for table in beside],
-        calibrations=calibration_frame(beside).to_dict("records"),
-        nearest=list(nearest_readings(calibration_frame(beside))),
+        calibrations=calibrations.to_dict("records"),
+        nearest=list(nearest_readings(calibrations)),
         row_title=row_title,
         printed=printed,
         titles=TITLES,

@@ -48,6 +48,11 @@ class Estimate:
         return self.seeds == 1
 
     @property
+    def standard_error(self) -> float:
+        """Of the mean; NaN with fewer than two seeds."""
+        return self.half_width / _quantile(self.seeds) if self.seeds > 1 else math.nan
+
+    @property
     def excludes_zero(self) -> bool:
         """Whether the interval lies on one side of zero; never so with one seed."""
         return abs(self.mean) > self.half_width
@@ -62,8 +67,13 @@ def estimate(values: pd.Series) -> Estimate:
     mean = float(present.mean())
     if count == 1:
         return Estimate(mean, math.nan, 1)
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1))
-    return Estimate(mean, quantile * float(present.std(ddof=1)) / math.sqrt(count), count)
+    standard_error = float(present.std(ddof=1)) / math.sqrt(count)
+    return Estimate(mean, _quantile(count) * standard_error, count)
+
+
+def _quantile(seeds: int) -> float:
+    """Half-widths of the t interval in standard errors."""
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1))
 
 
 def paired_difference(first: pd.Series, second: pd.Series) -> Estimate:
@@ -104,7 +114,7 @@ def compare(first: pd.Series, second: pd.Series) -> Difference:
     value = paired_difference(first, second)
     if value.seeds < 2:
         return Difference(value, math.nan, math.nan)
-    spread = value.half_width / float(stats.t.ppf((1 + CONFIDENCE) / 2, value.seeds - 1))
+    spread = value.standard_error
     if spread == 0:
         return Difference(value, float(value.mean == 0), 0.0)
     p = 2 * float(stats.t.sf(abs(value.mean) / spread, value.seeds - 1))
@@ -141,7 +151,7 @@ def equivalence(first: pd.Series, second: pd.Series, margin: float) -> float:
     value = paired_difference(first, second)
     if value.seeds < 2:
         return math.nan
-    spread = value.half_width / float(stats.t.ppf((1 + CONFIDENCE) / 2, value.seeds - 1))
+    spread = value.standard_error
     if spread == 0:
         return float(abs(value.mean) >= margin)
     farthest = (margin - abs(value.mean)) / spread

@@ -51,29 +51,24 @@ def _above_clean(cell: Cell) -> Iterator[str]:
 
 def _rises_with_eps(cell: Cell) -> Iterator[str]:
     """A larger attack of the same kind cannot be weaker, were it one that finds its optimum."""
-    smaller = [
-        other
-        for other in published(cell.table).cells
-        if other.method == cell.method
-        and other.column.eps < cell.column.eps
-        and replace(other.column, eps=cell.column.eps) == cell.column
-    ]
-    for other in smaller:
-        if cell.accuracy > other.accuracy:
-            yield f"Above the smaller eps {other.column.eps:g}, {other.accuracy:.2f}."
+    for other in _weaker(cell, "eps"):
+        yield f"Above the smaller eps {other.column.eps:g}, {other.accuracy:.2f}."
 
 
 def _rises_with_steps(cell: Cell) -> Iterator[str]:
-    fewer = [
-        other
-        for other in published(cell.table).cells
-        if other.method == cell.method
-        and other.column.steps < cell.column.steps
-        and replace(other.column, steps=cell.column.steps) == cell.column
-    ]
-    for other in fewer:
-        if cell.accuracy > other.accuracy:
-            yield f"Above the {other.column.steps} steps, {other.accuracy:.2f}."
+    """Nor can a longer one."""
+    for other in _weaker(cell, "steps"):
+        yield f"Above the {other.column.steps} steps, {other.accuracy:.2f}."
+
+
+def _weaker(cell: Cell, key: str) -> Iterator[Cell]:
+    """The row's lower numbers in columns that differ in a smaller `key` alone."""
+    value = getattr(cell.column, key)
+    for other in published(cell.table).cells:
+        alike = replace(other.column, **{key: value}) == cell.column
+        is_smaller = getattr(other.column, key) < value
+        if other.method == cell.method and alike and is_smaller and cell.accuracy > other.accuracy:
+            yield other
 
 
 def _weaker_untargeted(cell: Cell) -> Iterator[str]:
