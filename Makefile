@@ -49,10 +49,11 @@ constraints:
 	$$clean/bin/python -m pip freeze --exclude robust-loss-study > constraints.txt && \
 	rm -rf $$clean build
 
-# What the tests need from Debian's packages, as root: a browser that opens the report.
+# What the tests need from Debian's packages, as root: a browser that opens the report, and LaTeX.
 ci-deps:
-	command -v chromium >/dev/null || { apt-get update -qq && \
-	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; }
+	command -v chromium >/dev/null && command -v pdflatex >/dev/null || { apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium \
+	texlive-latex-base texlive-latex-recommended lmodern >/dev/null; }
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

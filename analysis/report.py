@@ -13,12 +13,14 @@ import plotly.io
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from analysis.ablation import Ablation, ablation_frame, ablations, level_text
 from analysis.answer import first_answer
-from analysis.claims import NOT_RUN, Finding, claims_frame, judge_claims, read_claims
+from analysis.claims import NOT_RUN, Claim, Finding, claims_frame, judge_claims, read_claims
 from analysis.closer import look_closer
 from analysis.figures.curves import curves_frame, draw_curves
+from analysis.figures.effects import draw_effects
 from analysis.figures.grid import Grid, all_measures, figure3_measures, grid, surfaces
-from analysis.figures.heatmap import draw_heatmaps
+from analysis.figures.heatmap import draw_heatmaps, draw_widths
 from analysis.figures.interactive import interactive_surface
 from analysis.figures.property import draw_property, property_frame
 from analysis.figures.style import inlined, method_colours, save, save_data
@@ -44,7 +46,17 @@ from analysis.tables.paper_text import to_markdown as paper_markdown
 from analysis.tables.text import MARK_MEANINGS, MARK_SIGNS, percent, points
 from trainables import names, theory
 
-_LIBRARIES = ("jinja2", "matplotlib", "mlflow", "numpy", "pandas", "plotly", "scipy", "statsmodels")
+_LIBRARIES = (
+    "jinja2",
+    "matplotlib",
+    "mlflow",
+    "numpy",
+    "optuna",
+    "pandas",
+    "plotly",
+    "scipy",
+    "statsmodels",
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,7 @@ class Surface:
     note: str
     figure3_image: str
     heatmaps_image: str
+    widths_image: str
     interactive: Markup
 
 
@@ -87,7 +100,17 @@ class Overview:
     suffix: str
 
 
-def write_report(tracking_uri: str, study: str, folder: Path, command: str) -> Report:
+@dataclass(frozen=True)
+class Effects:
+    """An ablation as the page shows it."""
+
+    found: Ablation
+    image: str
+
+
+def write_report(
+    tracking_uri: str, study: str, folder: Path, command: str, claims: Path | None = None
+) -> Report:
     """Writes figures, tables and page of a study and logs them to its report run.
 
     Args:
@@ -95,13 +118,16 @@ def write_report(tracking_uri: str, study: str, folder: Path, command: str) -> R
         study: Name of the experiment.
         folder: Where the files go; made if need be, files of the same names replaced.
         command: The command that asked for the report, for its provenance.
+        claims: A file of claims to judge beside the paper's.
 
     Returns:
         What was written.
 
     Raises:
         NothingTracked: The server has no such study, or the study no plan.
+        InvalidStudy: The file of claims has mistakes.
     """
+    claimed = [*read_claims(), *(read_claims(claims) if claims else ())]
     results = load(tracking_uri, study)
     folder.mkdir(parents=True, exist_ok=True)
     audits = read_audits(results)
@@ -112,10 +138,11 @@ def write_report(tracking_uri: str, study: str, folder: Path, command: str) -> R
     ]
     files = [*_write_tables(tables, folder), *_write_audits(results, audits, folder)]
     files += _write_beside(beside, folder)
-    findings, judged = _write_claims(results, folder)
+    findings, judged = _write_claims(results, claimed, folder)
     files += judged
     shown, drawn = _write_surfaces(results, folder)
     overviews, overviewed = _write_overviews(results, folder)
+    effects, ablated = _write_effects(results, folder)
     looks, looked_at = look_closer(results, folder)
     drawn += _write_property(results, folder)
     page = folder / "index.html"
@@ -129,12 +156,13 @@ def write_report(tracking_uri: str, study: str, folder: Path, command: str) -> R
             claims=findings,
             overviews=overviews,
             surfaces=shown,
+            effects=effects,
             looks=looks,
             property=inlined(folder / "figure5.svg") if "property" in results.plan.figures else "",
         ),
         encoding="utf-8",
     )
-    files = [page, *files, *overviewed, *drawn, *looked_at]
+    files = [page, *files, *overviewed, *ablated, *drawn, *looked_at]
     for file in files:
         results.client.log_artifact(results.report_run, str(file), names.REPORT_FOLDER)
     return Report(
@@ -205,9 +233,24 @@ def _write_property(results: Results, folder: Path) -> list[Path]:
     ]
 
 
-def _write_claims(results: Results, folder: Path) -> tuple[list[Finding], list[Path]]:
-    """The paper's claims as these results have them; nothing where none speaks of any."""
-    findings = judge_claims(results, read_claims()) if results.plan.groups else []
+def _write_effects(results: Results, folder: Path) -> tuple[list[Effects], list[Path]]:
+    """Main effects and interactions of whatever the study varies; nothing where nothing does."""
+    shown, files = [], list[Path]()
+    for found in ablations(results):
+        stem = f"effects-{found.stem}"
+        files += save(draw_effects(found), folder, stem)
+        shown.append(Effects(found, inlined(folder / f"{stem}.svg")))
+    if shown:
+        frame = ablation_frame([effects.found for effects in shown])
+        files.append(save_data(frame, folder, "effects"))
+    return shown, files
+
+
+def _write_claims(
+    results: Results, claims: Sequence[Claim], folder: Path
+) -> tuple[list[Finding], list[Path]]:
+    """The claims as these results have them; nothing where none speaks of any."""
+    findings = judge_claims(results, claims) if results.plan.groups else []
     if all(finding.verdict == NOT_RUN for finding in findings):
         return [], []
     return findings, [save_data(claims_frame(findings), folder, "claims")]
@@ -232,6 +275,9 @@ def _write_surfaces(results: Results, folder: Path) -> tuple[list[Surface], list
         stems = f"figure3{suffix}", f"heatmaps{suffix}"
         files += save(draw_figure3(figure3, colours), folder, stems[0])
         files += save(draw_heatmaps(heatmaps), folder, stems[1])
+        widths = f"widths{suffix}"
+        if heatmaps.seeds > 1:
+            files += save(draw_widths(heatmaps), folder, widths)
         files += [
             save_data(data.frame, folder, stem)
             for data, stem in zip((figure3, heatmaps), stems, strict=True)
@@ -244,6 +290,7 @@ def _write_surfaces(results: Results, folder: Path) -> tuple[list[Surface], list
                 note=choice_note(figure3.choice) if figure3.choice else "",
                 figure3_image=inlined(folder / f"{stems[0]}.svg"),
                 heatmaps_image=inlined(folder / f"{stems[1]}.svg"),
+                widths_image=inlined(folder / f"{widths}.svg") if heatmaps.seeds > 1 else "",
                 interactive=_interactive(results, heatmaps, suffix, with_library=index == 0),
             )
         )
@@ -284,6 +331,7 @@ def _page(results: Results, command: str, *, beside: Sequence[PaperTable], **sho
         nearest=list(nearest_readings(calibrations)),
         row_title=row_title,
         printed=printed,
+        level_text=level_text,
         titles=TITLES,
         signs=MARK_SIGNS,
         meanings=MARK_MEANINGS,

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -172,6 +173,10 @@ def report(
     output: Annotated[
         Path | None, typer.Option(help="Folder to write to.  [default: results/reports/STUDY]")
     ] = None,
+    claims: Annotated[
+        Path | None, typer.Option(help="A file of claims of your own, judged beside the paper's.")
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Draws the figures and tables of what was tracked, and one page with all of it."""
     from analysis.report import write_report
@@ -179,11 +184,13 @@ def report(
     name, uri = read_study(source, overrides or (), scale).name, _tracking(tracking_uri)
     _require_tracked(uri)
     folder = output or RESULTS / "reports" / name
-    written = write_report(uri, name, folder, _command())
+    written = write_report(uri, name, folder, _command(), claims)
     if written.table:
         print(f"{written.table}\n")
     print(f"report: {written.page}")
-    print(f"MLflow: {_program()} ui")
+    print(f"MLflow: {_program()} ui", flush=True)
+    if open_page and not webbrowser.open(written.page.absolute().as_uri()):
+        print("found no browser to open it in")
 
 
 @app.command()

@@ -61,10 +61,10 @@ class Grid:
         """What tells its files from those of other grids."""
         return f"{self.method}-{self.group.stem}"
 
-    def values(self, measure: Measure) -> pd.DataFrame:
-        """Accuracy as a matrix, rows `y`, columns `x`, both rising; NaN where missing."""
+    def values(self, measure: Measure, of: str = "accuracy") -> pd.DataFrame:
+        """One of the frame's columns as a matrix, rows `y`, columns `x`, both rising."""
         rows = self.frame[self.frame["column"] == measure.column]
-        return rows.pivot(index=self.y, columns=self.x, values="accuracy")
+        return rows.pivot(index=self.y, columns=self.x, values=of)
 
     def reference(self, measure: Measure) -> Estimate:
         """The baseline's mean over its seeds."""
@@ -108,8 +108,9 @@ def grid(results: Results, group: Group, method: str, measures: Sequence[Measure
 
     The frame has one row a measure and planned point. Columns: `dataset, backbone, method,
     column, title, detail`, the two swept numbers, `accuracy` (mean over seeds, a fraction,
-    NaN where missing), `seeds`, `chosen` (whether validation chose the point), `baseline,
-    baseline_half_width, baseline_seeds`.
+    NaN where missing), `half_width` (of its interval, NaN below two seeds), `seeds`,
+    `chosen` (whether validation chose the point), `baseline, baseline_half_width,
+    baseline_seeds`.
 
     Args:
         results: The study.
@@ -216,7 +217,9 @@ def _measured(
     choice: Choice | None,
 ) -> pd.DataFrame:
     points = rows.groupby(axes, as_index=False).agg(
-        accuracy=(measure.column, "mean"), seeds=(measure.column, "count")
+        accuracy=(measure.column, "mean"),
+        half_width=(measure.column, lambda values: estimate(values).half_width),
+        seeds=(measure.column, "count"),
     )
     baseline = estimate(reference[measure.column])
     chosen = rows.loc[rows["arm"] == (choice.arm if choice else ""), axes].drop_duplicates()

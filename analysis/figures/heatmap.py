@@ -1,4 +1,4 @@
-"""The surfaces as heat maps with every value written in: one panel a test cell."""
+"""The surfaces as heat maps with every value written in, and the intervals' widths the same way."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import offset_copy
 
 from analysis.figures.grid import Grid, Measure
@@ -27,16 +28,27 @@ _STAR = (11.0, 9.5)  # points to the right of a point's value, and up
 
 
 def draw_heatmaps(grid: Grid) -> Figure:
-    """Draws one annotated heat map a measure of the grid, all on one colour scale."""
+    """Draws one annotated heat map with contours a measure, all on one colour scale."""
+    return _draw(grid, "accuracy", 100.0, f"accuracy (%) of {_whose(grid)}")
+
+
+def draw_widths(grid: Grid) -> Figure:
+    """Draws the half-width of every point's interval: where the surface is not yet known."""
+    widest = 100 * np.nanmax(grid.frame["half_width"].to_numpy(dtype=float), initial=0.01)
+    label = f"half-width (points) of the 95 % interval, {_whose(grid)}"
+    return _draw(grid, "half_width", widest, label)
+
+
+def _draw(grid: Grid, of: str, top: float, label: str) -> Figure:
     shape = grid.values(grid.measures[0]).shape
     with style():
         figure, panels = _panels(len(grid.measures), shape)
         for axes, measure in zip(panels, grid.measures, strict=True):
-            image = draw_heatmap(axes, grid, measure)
+            image = draw_heatmap(axes, grid, measure, of=of, top=top)
         width, height = figure.get_size_inches()
         place = (_LEFT / width, 0.5 / height, _SCALE[0] / width, _SCALE[1] / height)
         scale = figure.colorbar(image, cax=figure.add_axes(place), orientation="horizontal")
-        scale.set_label(_scale_label(grid), loc="left")
+        scale.set_label(label, loc="left")
         if grid.choice:
             handle = Line2D([], [], label=choice_text(grid), **choice_mark(11))
             figure.legend(handles=[handle], loc="lower right", bbox_to_anchor=(1, 0.2 / height))
@@ -64,28 +76,34 @@ def _panels(count: int, shape: tuple[int, int]) -> tuple[Figure, list[Axes]]:
     return figure, [figure.add_subplot(rows, columns, index + 1) for index in range(count)]
 
 
-def draw_heatmap(axes: Axes, grid: Grid, measure: Measure) -> AxesImage:
+def draw_heatmap(
+    axes: Axes, grid: Grid, measure: Measure, *, of: str = "accuracy", top: float = 100.0
+) -> AxesImage:
     """Draws one measure in percent; a missing point is grey and says so.
 
     Args:
         axes: Axes to draw on.
         grid: The data; accuracies as fractions.
         measure: Which of the grid's measures.
+        of: The frame's column that is shown; accuracy has contours.
+        top: Where the colour scale ends, in percent.
 
     Returns:
         The image, for a colour scale.
     """
-    values = 100 * grid.values(measure)
+    values = 100 * grid.values(measure, of)
     colours = mpl.colormaps[SEQUENTIAL].with_extremes(bad="0.85")
     image = axes.imshow(
         np.ma.masked_invalid(values.to_numpy(dtype=float)),
         cmap=colours,
         vmin=0,
-        vmax=100,
+        vmax=top,
         origin="lower",
         aspect="auto",
     )
-    _annotate(axes, values)
+    if of == "accuracy":
+        _contours(axes, values)
+    _annotate(axes, values, light=0.55 * top)
     _mark_choice(axes, grid, measure, values)
     axes.set_xticks(range(values.shape[1]), [number(float(x)) for x in values.columns])
     axes.set_yticks(range(values.shape[0]), [number(float(y)) for y in values.index])
@@ -95,7 +113,22 @@ def draw_heatmap(axes: Axes, grid: Grid, measure: Measure) -> AxesImage:
     return image
 
 
-def _annotate(axes: Axes, values: pd.DataFrame) -> None:
+def _contours(axes: Axes, values: pd.DataFrame) -> None:
+    """A few lines of equal accuracy, at round numbers; none on a flat or torn surface."""
+    known = values.to_numpy(dtype=float)
+    if min(known.shape) < 2 or np.isnan(known).all():
+        return
+    low, high = np.nanmin(known), np.nanmax(known)
+    levels = [level for level in MaxNLocator(5).tick_values(low, high) if low < level < high]
+    if not levels:
+        return
+    masked = np.ma.masked_invalid(known)
+    # Black under white is seen on either end of the scale.
+    for colour, width in (("black", 1.6), ("white", 0.7)):
+        axes.contour(masked, levels=levels, colors=colour, linewidths=width, alpha=0.8)
+
+
+def _annotate(axes: Axes, values: pd.DataFrame, *, light: float) -> None:
     for row, line in enumerate(values.to_numpy(dtype=float)):
         for column, value in enumerate(line):
             missing = math.isnan(value)
@@ -106,7 +139,7 @@ def _annotate(axes: Axes, values: pd.DataFrame) -> None:
                 ha="center",
                 va="center",
                 fontsize=7,
-                color="black" if missing or value > 55 else "white",
+                color="black" if missing or value > light else "white",
             )
 
 
@@ -118,5 +151,5 @@ def _mark_choice(axes: Axes, grid: Grid, measure: Measure, values: pd.DataFrame)
         axes.plot([column], [row], transform=beside, **choice_mark(8))
 
 
-def _scale_label(grid: Grid) -> str:
-    return f"accuracy (%) of {grid.method} on {grid.group}, {seeds_text(grid.seeds)}"
+def _whose(grid: Grid) -> str:
+    return f"{grid.method} on {grid.group}, {seeds_text(grid.seeds)}"

@@ -135,7 +135,8 @@ def test_two_data_sets_have_a_surface_and_a_table_each(store: str, tmp_path: Pat
     report = write_report(store, "double", tmp_path, "study report double")
     stems = {path.stem for path in report.files if path.suffix == ".svg"}
     kinds = ("figure3-isce", "heatmaps-isce", "curves", "tradeoff")
-    assert stems == {f"{kind}-lenet5-{data}" for kind in kinds for data in ("mnist5k", "mnist")}
+    each = {f"{kind}-lenet5-{data}" for kind in kinds for data in ("mnist5k", "mnist")}
+    assert stems == {*each, "effects-methods"}
     text = report.page.read_text(encoding="utf-8")
     assert len(re.findall(r"<caption>Summary", text)) == 2
     assert text.count("PlotlyConfig") == 1

@@ -1,11 +1,19 @@
 """`study report` from MLflow alone."""
 
+import asyncio
+import base64
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+
+from .browser import opened
+
+STUDY = Path(sys.executable).with_name("study")
 
 
 def test_report_needs_neither_store_nor_torch_nor_ray(finished, tmp_path):
@@ -39,25 +47,124 @@ def test_report_prints_the_table_and_logs_all_to_mlflow(finished):
     assert {"report/index.html", "report/figure3.png"} <= logged
 
 
-def test_chromium_draws_the_page_without_errors(finished, tmp_path):
-    page = finished.path / "results" / "reports" / "tiny" / "index.html"
-    if not page.exists():
+@pytest.fixture
+def page(finished):
+    """The report of a finished study."""
+    made = finished.path / "results" / "reports" / "tiny" / "index.html"
+    if not made.exists():
         finished.study("report", "tiny.yaml")
+    return made
+
+
+@pytest.fixture
+def browse(page, tmp_path):
+    """Runs `look(page)` in a browser that has the report open; its console stays silent."""
     chromium = shutil.which("chromium")
     if not chromium:  # CI allows no skip
         pytest.skip("no chromium: `make ci-deps` installs it, as root")
-    options = "--headless --no-sandbox --disable-gpu --enable-unsafe-swiftshader --disable-quic"
-    options += " --no-first-run --disable-background-networking --disable-component-update"
-    options += " --disable-sync --enable-logging=stderr --virtual-time-budget=20000"
-    drawn = subprocess.run(
-        [chromium, *options.split(), f"--user-data-dir={tmp_path}", "--dump-dom", page.as_uri()],
+
+    async def browsed(look):
+        async with opened(chromium, tmp_path / "profile", page.as_uri()) as shown:
+            await look(shown)
+            assert shown.errors == []
+
+    return lambda look: asyncio.run(browsed(look))
+
+
+def test_the_surface_is_drawn(browse):
+    async def look(page):
+        await page.until("document.querySelector('.gl-container canvas')")
+
+    browse(look)
+
+
+def test_tables_sort_by_mouse_and_by_key(browse):
+    column = (
+        "[...document.querySelectorAll('#accuracy table')[0].tBodies[0].rows]"
+        ".map(row => row.cells[4].textContent.trim())"
+    )
+    head = "document.querySelectorAll('#accuracy table')[0].tHead.rows"
+    clean = f"[...{head}].at(-1).cells[4]"
+
+    async def look(page):
+        assert await page.value(f"{clean}.textContent") == "Clean"
+        await page.value(f"{clean}.querySelector('button').click()")
+        falling = [float(text.split()[0].rstrip("†")) for text in await page.value(column)]
+        assert falling == sorted(falling, reverse=True)
+        assert len(set(falling)) > 1
+        assert await page.value(f"{clean}.getAttribute('aria-sort')") == "descending"
+        await page.value(f"{clean}.querySelector('button').focus()")
+        await page.press("Enter", 13)
+        rising = [float(text.split()[0].rstrip("†")) for text in await page.value(column)]
+        assert rising == sorted(falling)
+        assert await page.value(f"{clean}.getAttribute('aria-sort')") == "ascending"
+
+    browse(look)
+
+
+def test_the_page_is_dark_where_the_reader_is_and_prints_and_needs_no_network(browse):
+    ground = "getComputedStyle(document.body).backgroundColor"
+
+    async def look(page):
+        assert await page.value(ground) == "rgb(255, 255, 255)"
+        feature = {"name": "prefers-color-scheme", "value": "dark"}
+        await page.call("Emulation.setEmulatedMedia", features=[feature])
+        assert await page.value(ground) == "rgb(21, 24, 28)"
+        printed = await page.call("Page.printToPDF")
+        assert base64.b64decode(printed["data"]).startswith(b"%PDF")
+        loaded = await page.value("performance.getEntriesByType('resource').map(one => one.name)")
+        assert not [name for name in loaded if name.startswith("http")]
+
+    browse(look)
+
+
+def test_latex_compiles(finished, page, tmp_path):
+    pdflatex = shutil.which("pdflatex")
+    if not pdflatex:  # CI allows no skip
+        pytest.skip("no pdflatex: `make ci-deps` installs it, as root")
+    (tmp_path / "all.tex").write_text(
+        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"
+        + (page.parent / "table.tex").read_text()
+        + "\\end{document}\n"
+    )
+    halting = ["-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    made = subprocess.run(
+        [pdflatex, *halting], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert made.returncode == 0, made.stdout[-2000:]
+    assert (tmp_path / "all.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_claims_of_ones_own_are_judged_and_the_page_opens(finished, tmp_path):
+    claims = tmp_path / "mine.yaml"
+    claims.write_text(
+        "claims: [{id: mine, claim: My <b>loss</b> wins., arm: nobody, better_than: [sce]}]"
+    )
+    done = subprocess.run(
+        [STUDY, "report", "tiny.yaml", "--open", "--claims", claims, "--output", tmp_path / "made"],
+        cwd=finished.path,
+        env={**os.environ, "BROWSER": "echo opened %s"},
         capture_output=True,
         text=True,
         timeout=300,
     )
-    console = [line for line in drawn.stderr.splitlines() if ":CONSOLE" in line]
-    assert not [line for line in console if "Error" in line], console
-    assert "gl-container" in drawn.stdout  # plotly made its 3-D scene
+    assert done.returncode == 0, done.stderr
+    assert f"opened {(tmp_path / 'made' / 'index.html').as_uri()}" in done.stdout
+
+
+def test_a_mistake_in_claims_writes_nothing(finished, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("claims: [{id: mine, claim: x, arm: sce, beter_than: [x]}]")
+    done = subprocess.run(
+        [STUDY, "report", "tiny.yaml", "--claims", mine, "--output", tmp_path / "made"],
+        cwd=finished.path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 2, done.stdout
+    assert "claims.0.beter_than" in done.stderr
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_figure_of_a_formula_needs_no_training(folder):
