@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import os
 import shutil
 import subprocess
@@ -71,9 +72,21 @@ def browse(page, tmp_path):
     return lambda look: asyncio.run(browsed(look))
 
 
-def test_the_surface_is_drawn(browse):
+def test_the_surface_turns_under_the_mouse(browse):
     async def look(page):
         await page.until("document.querySelector('.gl-container canvas')")
+        await page.until("document.querySelector('.js-plotly-plot')._fullLayout.scene._scene")
+        await page.value("document.querySelector('.js-plotly-plot').scrollIntoView()")
+        camera = (
+            "JSON.stringify(document.querySelector('.js-plotly-plot')"
+            "._fullLayout.scene._scene.getCamera().eye)"
+        )
+        drawn = "document.querySelector('.gl-container canvas')"
+        box = json.loads(await page.value(f"JSON.stringify({drawn}.getBoundingClientRect())"))
+        middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        before = await page.value(camera)
+        await page.drag(middle, (middle[0] + 180, middle[1] + 40))
+        await page.until(f"{camera} !== {json.dumps(before)}")
 
     browse(look)
 
