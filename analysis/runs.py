@@ -135,22 +135,26 @@ def findings(client: MlflowClient, run_id: str, label: str) -> dict[str, npt.NDA
     return found
 
 
-def image_worst(outcomes: pd.DataFrame, cells: Sequence[str]) -> float:
-    """Accuracy under the worst of several attacks, each image against its own worst.
+def image_shares(outcomes: pd.DataFrame, cells: Sequence[str]) -> pd.Series:
+    """How far each image stands against its own worst of several attacks.
 
     Args:
         outcomes: Per-image outcomes of one model, as `outcomes` returns them.
         cells: Metric names of the cells; all must be over the same images.
 
     Returns:
-        The mean over images of the smallest share of correct passes; NaN unless every cell
-        is there for every image, since a worst case over fewer attacks is another number.
+        The smallest share of correct passes by image; nothing unless every cell is there for
+        every image, since a worst case over fewer attacks is another number.
     """
     kept = outcomes[outcomes["cell"].isin(cells)]
     shares = (kept["correct_after"] / kept["passes"]).groupby(kept["index"])
-    if kept.empty or (shares.size() != len(cells)).any():
-        return float("nan")
-    return float(shares.min().mean())
+    least: pd.Series = shares.min()
+    return least if (shares.size() == len(cells)).all() else least.iloc[:0]
+
+
+def image_worst(outcomes: pd.DataFrame, cells: Sequence[str]) -> float:
+    """Accuracy under the worst of several attacks, see `image_shares`; NaN where it has nothing."""
+    return float(image_shares(outcomes, cells).mean())
 
 
 def with_image_worst(
