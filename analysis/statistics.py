@@ -158,6 +158,58 @@ def equivalence(first: pd.Series, second: pd.Series, margin: float) -> float:
     return float(stats.t.sf(farthest, value.seeds - 1))
 
 
+@dataclass(frozen=True)
+class Flatness:
+    """Whether the points of a grid differ by more than seeds do.
+
+    Attributes:
+        points_sd: SD of the points' means over seeds.
+        noise_sd: SD that the means would have by the seeds' noise alone.
+        p: Of an F test that all points are equal, seed effects fitted.
+        points: How many.
+        seeds: How many have every point.
+    """
+
+    points_sd: float
+    noise_sd: float
+    p: float
+    points: int
+    seeds: int
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether no difference between points is seen at `CONFIDENCE`."""
+        return not self.p < 1 - CONFIDENCE
+
+
+def flatness(values: pd.DataFrame) -> Flatness | None:
+    """Asks whether a surface is flat, before anybody points at its maximum (METHODS 4b).
+
+    Two-way analysis of variance without replication: what a seed does to all points alike is
+    fitted and takes no part in the noise.
+
+    Args:
+        values: One row a point, one column a seed; seeds that lack a point are left out.
+
+    Returns:
+        None below two points or two whole seeds, which have no noise to compare with.
+    """
+    whole = values.dropna(axis="columns").to_numpy(dtype=float)
+    points, seeds = whole.shape
+    if points < 2 or seeds < 2:
+        return None
+    means = whole.mean(axis=1)
+    noise = whole - means[:, None] - whole.mean(axis=0) + whole.mean()
+    free = (points - 1) * (seeds - 1)
+    mean_square = float((noise**2).sum()) / free
+    between = float(means.var(ddof=1))
+    if mean_square < 1e-24:  # seeds agree to the last image
+        p = float(between < 1e-24)
+    else:
+        p = float(stats.f.sf(seeds * between / mean_square, points - 1, free))
+    return Flatness(math.sqrt(between), math.sqrt(mean_square / seeds), p, points, seeds)
+
+
 def crossed_bootstrap(differences: npt.NDArray[np.float64]) -> tuple[float, float]:
     """Percentile interval of a mean over seeds and images, both drawn anew.
 

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW
@@ -19,6 +21,7 @@ from analysis.statistics import (
     crossed_bootstrap,
     equivalence,
     estimate,
+    flatness,
     holm,
     paired_difference,
 )
@@ -126,3 +129,35 @@ def test_crossed_bootstrap_has_the_variance_of_both_axes() -> None:
 def test_crossed_bootstrap_is_the_same_every_time() -> None:
     differences = np.random.default_rng(1).normal(size=(3, 40))
     assert crossed_bootstrap(differences) == crossed_bootstrap(differences)
+
+
+def test_flatness_is_a_two_way_analysis_of_variance() -> None:
+    rng = np.random.default_rng(3)
+    values = pd.DataFrame(rng.normal(0.5, 0.05, (6, 4)) + rng.normal(0, 0.1, 4))
+    values.iloc[2] += 0.07
+    long = values.stack().rename("y").rename_axis(["point", "seed"]).reset_index()
+    expected = anova_lm(ols("y ~ C(point) + C(seed)", long).fit())
+    found = flatness(values)
+    assert found is not None
+    assert found.p == pytest.approx(expected.loc["C(point)", "PR(>F)"], rel=1e-9)
+    noise = expected.loc["Residual", "mean_sq"]
+    assert found.noise_sd == pytest.approx(math.sqrt(noise / 4), rel=1e-9)
+    assert found.points_sd == pytest.approx(values.mean(axis=1).std(), rel=1e-12)
+    assert (found.points, found.seeds) == (6, 4)
+    assert not flatness(values + np.arange(6)[:, None]).is_flat  # type: ignore[union-attr]
+
+
+def test_flatness_leaves_seeds_out_that_lack_a_point() -> None:
+    values = pd.DataFrame({0: [0.5, 0.6, 0.5], 1: [0.5, 0.7, 0.5], 2: [0.9, math.nan, 0.1]})
+    found = flatness(values)
+    assert found is not None
+    assert found.seeds == 2
+    assert flatness(values[[0, 2]]) is None
+    assert flatness(values.iloc[:1]) is None
+
+
+def test_surfaces_without_noise_are_flat_only_where_all_is_equal() -> None:
+    same = pd.DataFrame({0: [0.5, 0.5], 1: [0.6, 0.6]})
+    assert flatness(same).p == 1  # type: ignore[union-attr]
+    tilted = pd.DataFrame({0: [0.5, 0.6], 1: [0.6, 0.7]})
+    assert flatness(tilted).p == 0  # type: ignore[union-attr]
