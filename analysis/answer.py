@@ -1,17 +1,19 @@
-"""The study's question, answered in a paragraph, with what keeps it from being a claim."""
+"""The study's question, answered on the first page: who resists better, chosen how, how certain."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.checks import ABOVE, FEWEST_IMAGES
-from analysis.choice import Arm, shown_arms
+from analysis.checks import FEWEST_IMAGES
+from analysis.choice import Arm, Choice, choice_note, shown_arms
+from analysis.comparison import Verdict, verdicts
 from analysis.plan import Cell, Group, Plan, Protocol
-from analysis.runs import Results
-from analysis.statistics import SEEDS_FOR_A_CLAIM, Estimate, estimate, paired_difference
-from analysis.tables.audit import gravest, headline_marks
-from analysis.tables.text import percent, share
+from analysis.runs import DONE, INCOMPLETE, Results
+from analysis.statistics import Estimate, estimate, flatness, paired_difference
+from analysis.tables.audit import NONE, Audits, gravest, headline_marks
+from analysis.tables.text import points
 from trainables import names
 
 _SURFACE = "ce_deployed"  # what naive code attacks
@@ -22,7 +24,8 @@ class Comparison:
     """One method's headline beside what it is to be read against; fractions.
 
     Attributes:
-        label: The method, at validation's choice if it was tuned.
+        method: The study's name for it.
+        label: The same at validation's choice if it was tuned.
         mark: Of the headline, the gravest over seeds; empty without a result.
         headline: Accuracy under the headline attack on test images.
         deployed: The same attack on the deployed scores alone; empty where not planned.
@@ -30,6 +33,7 @@ class Comparison:
         differences: Method -> headline less that method's, seed by seed.
     """
 
+    method: str
     label: str
     mark: str
     headline: Estimate
@@ -40,26 +44,47 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Answer:
-    """What can be said of one data set and backbone."""
+    """What can be said of one data set and backbone.
+
+    Attributes:
+        group: Data set and backbone.
+        headline: What the headline is, in a sentence.
+        verdicts: Whom the methods in question resist better than, the headline's threat first.
+        sentences: What validation chose, how far the numbers may be believed, what is missing.
+        comparisons: Every method beside the references.
+        against: The references' names.
+    """
 
     group: Group
+    headline: str
+    verdicts: tuple[Verdict, ...]
     sentences: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
     against: tuple[str, ...]
 
 
-def first_answer(results: Results, group: Group) -> Answer:
-    """Compares every method's headline with the baseline's and the controls'.
+def first_answer(results: Results, group: Group, audits: Audits = NONE) -> Answer:
+    """Compares every method with the baseline and the controls, paired by seed.
 
-    Differences are paired by seed. Methods are those of the table, each at validation's
-    choice if it was tuned.
+    Methods are those of the table, each at validation's choice if it was tuned.
     """
     arms = shown_arms(results, group)
     against = _references(results.plan, arms)
-    deployed = _deployed_cell(results.plan.protocol(group))
-    comparisons = {arm.label: _comparison(arm, deployed, against) for arm in arms}
-    sentences = _sentences(results.plan, group, arms, comparisons)
-    return Answer(group, tuple(sentences), tuple(comparisons.values()), tuple(against))
+    protocol = results.plan.protocol(group)
+    deployed = _deployed_cell(protocol)
+    comparisons = tuple(_comparison(arm, deployed, against) for arm in arms)
+    headline = (
+        f"Headline: accuracy on test images under {protocol.headline_label}, for each image "
+        "against the worst of the raw surfaces."
+    )
+    sentences = (
+        *_choices(results, group, arms),
+        *_counts(results, group, arms),
+        *_trust([comparison for comparison in comparisons if comparison.mark]),
+        *_missing(results, group),
+    )
+    found = tuple(verdicts(results, group, audits))
+    return Answer(group, headline, found, sentences, comparisons, tuple(against))
 
 
 def _references(plan: Plan, arms: Sequence[Arm]) -> dict[str, Arm]:
@@ -83,6 +108,7 @@ def _comparison(arm: Arm, deployed: Cell | None, against: Mapping[str, Arm]) -> 
     headline = arm.values(names.ROBUST)
     apparent = arm.values(deployed.metric) if deployed else headline.iloc[:0]
     return Comparison(
+        method=arm.method,
         label=arm.label,
         mark=gravest(headline_marks(arm)),
         headline=estimate(headline),
@@ -96,25 +122,56 @@ def _comparison(arm: Arm, deployed: Cell | None, against: Mapping[str, Arm]) -> 
     )
 
 
-def _sentences(
-    plan: Plan,
-    group: Group,
-    arms: Sequence[Arm],
-    comparisons: Mapping[str, Comparison],
-) -> Iterator[str]:
-    marks = {arm.method: comparisons[arm.label].mark for arm in arms}
-    headline = plan.protocol(group).headline_label
-    yield (
-        f"On {group} the headline is accuracy on test images under {headline}, for each image "
-        "against the worst of the raw surfaces."
+def _choices(results: Results, group: Group, arms: Sequence[Arm]) -> Iterator[str]:
+    """What validation chose, its test result and regret, and whether there was a choice to make."""
+    for arm in arms:
+        if arm.choice:
+            yield f"{choice_note(arm.choice)} {_flat(results, group, arm.choice)}"
+        elif arm.method in results.plan.chosen_methods and arm.rows.empty:
+            yield (
+                f"Of {arm.method} validation has no headline yet to choose by: "
+                f"`{results.plan.command}` computes it."
+            )
+
+
+def _flat(results: Results, group: Group, choice: Choice) -> str:
+    rows = results.rows(group, choice.method)
+    grid = rows.pivot_table(names.ROBUST, "arm", "seed")
+    found = flatness(grid)
+    if found is None:
+        return "Whether the surface is flat one seed cannot tell."
+    verdict = "No difference between points is seen" if found.is_flat else "The points do differ"
+    return (
+        f"{verdict}: their means have SD {100 * found.points_sd:.1f} points, and would have "
+        f"{100 * found.noise_sd:.1f} by the noise of {found.seeds} seeds alone (F test over "
+        f"{found.points} points, p = {found.p:.2g})."
     )
-    for arm in arms:
-        if arm.method == plan.baseline:
-            yield f"The baseline {arm.label} keeps {_kept(comparisons[arm.label].headline)}."
-    for arm in arms:
-        if arm.method in plan.chosen_methods or plan.controls(arm.method):
-            yield from _subject(plan, arm, comparisons, marks)
-    yield from _trust([comparison for comparison in comparisons.values() if comparison.mark])
+
+
+def _counts(results: Results, group: Group, arms: Sequence[Arm]) -> Iterator[str]:
+    """Both marks of all runs, and the largest masking gap of a row."""
+    frame = results.frame
+    here = frame[(frame["dataset"] == group.dataset) & (frame["backbone"] == group.backbone)]
+    runs = here[here["state"].isin((DONE, INCOMPLETE))].drop_duplicates("trial_id")
+    if runs.empty:
+        return
+    marks, evidence = (Counter(runs[column]) for column in ("attack_mark", "evidence"))
+    yield (
+        f"Marks of {len(runs)} headlines. Attack: {_counted(marks)}. Evidence: "
+        f"{_counted(evidence)}."
+    )
+    gaps = {arm.label: estimate(arm.values(names.MASKING_GAP)) for arm in arms}
+    known = {label: gap for label, gap in gaps.items() if not gap.is_missing}
+    if known:
+        label = max(known, key=lambda name: known[name].mean)
+        yield (
+            f"Largest masking gap: {label}, whose most flattering surface leaves "
+            f"{points(known[label])} points on its headline."
+        )
+
+
+def _counted(marks: Counter[str]) -> str:
+    return ", ".join(f"{mark} ({count})" for mark, count in marks.most_common())
 
 
 _TRUST = {
@@ -142,70 +199,12 @@ def _of(labels: Sequence[str]) -> str:
     return f"The headline{'s' if len(labels) > 1 else ''} of {', '.join(labels)}"
 
 
-def _subject(
-    plan: Plan, arm: Arm, comparisons: Mapping[str, Comparison], marks: Mapping[str, str]
-) -> Iterator[str]:
-    """One method that the study is about: headline, differences, masking, what it is worth."""
-    mine = comparisons[arm.label]
-    if mine.headline.is_missing:
-        yield f"{arm.label} has no headline result yet: `{plan.command}` computes it."
-        return
-    how = " (validation's choice)" if arm.choice else ""
-    yield f"{arm.label}{how} keeps {_kept(mine.headline)}."
-    controls = [name for name in plan.controls(arm.method) if name in comparisons]
-    kept = [f"{name} {_kept(comparisons[name].headline)}" for name in controls]
-    if kept:
-        yield f"Control arms: {', '.join(kept)}."
-    named = [
-        _difference(mine.differences[name], name)
-        for name in dict.fromkeys([plan.baseline or "", *controls])
-        if name in mine.differences and not mine.differences[name].is_missing
-    ]
-    if named:
-        yield f"At equal seeds that is {', '.join(named)}."
-    if not mine.gap.is_missing:
-        yield _masking(mine)
-    yield _worth(arm, mine, marks)
-
-
-def _difference(value: Estimate, name: str) -> str:
-    side = "above" if value.mean > 0 else "below"
-    spread = "" if value.is_exploratory else f" ± {100 * value.half_width:.1f}"
-    return f"{100 * abs(value.mean):.1f}{spread} points {side} {name}"
-
-
-def _masking(mine: Comparison) -> str:
-    masked = mine.gap.mean > ABOVE
-    meaning = "masking, not robustness" if masked else "no sign of masking"
-    return (
-        f"Attacked through its deployed scores ({_SURFACE}) alone it keeps "
-        f"{_kept(mine.deployed)}, {_difference(mine.gap, 'the headline')}: {meaning}."
-    )
-
-
-def _kept(value: Estimate) -> str:
-    if value.is_missing:
-        return "— (missing)"
-    if value.is_exploratory:
-        return f"{share(value.mean)} (one seed)"
-    return f"{percent(value)} % ({value.seeds} seeds)"
-
-
-def _worth(arm: Arm, mine: Comparison, marks: Mapping[str, str]) -> str:
-    """How far the evidence carries: the fewest seeds of any difference, and both sides' marks."""
-    pairs = [value for value in mine.differences.values() if not value.is_missing]
-    seeds = min([mine.headline.seeds, *(value.seeds for value in pairs)])
-    if seeds == 1:
-        return f"{arm.label} is exploratory: one seed, no claim."
-    if seeds < SEEDS_FOR_A_CLAIM:
-        return (
-            f"{seeds} seeds are fewer than the {SEEDS_FOR_A_CLAIM} that a claim needs: "
-            "an indication, no claim."
+def _missing(results: Results, group: Group) -> Iterator[str]:
+    """How many trials lack results, by what became of them, and the command that helps."""
+    left = results.unfinished
+    here = left[(left["dataset"] == group.dataset) & (left["backbone"] == group.backbone)]
+    if not here.empty:
+        yield (
+            f"{len(here)} planned trials lack results ({_counted(Counter(here['state']))}): "
+            f"`{results.plan.command}` computes them."
         )
-    decided = [name for name, value in mine.differences.items() if value.excludes_zero]
-    if not decided:
-        return "No difference is distinguishable from zero at the 95 % level."
-    told = f"Distinguishable from zero at the 95 % level: the difference to {', '.join(decided)}"
-    sides = {mine.label: mine.mark, **{name: marks[name] for name in decided}}
-    doubted = [name for name, mark in sides.items() if mark != names.TRUSTED]
-    return f"{told}; no claim, since not trusted: {', '.join(doubted)}." if doubted else f"{told}."

@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.plan import Group
 from analysis.runs import Results
+from analysis.tables.text import share
 from trainables import names
 
 _VALIDATION_CLEAN = names.clean_name(names.VALIDATION)
@@ -79,6 +80,21 @@ def choose(rows: pd.DataFrame, *, axes: Sequence[str]) -> Choice | None:
         best_test=math.nan if top is None else float(top[names.ROBUST]),
         best_label="" if top is None else str(top["label"]),
         points=len(decided),
+    )
+
+
+def choice_note(choice: Choice) -> str:
+    """How a row was chosen, and what that cost on the test images."""
+    test = (
+        f"On test: {share(choice.test)}; the best point there is {choice.best_label} with "
+        f"{share(choice.best_test)}: test regret {100 * choice.regret:.1f} points."
+        if choice.regret >= 0
+        else "Its test headline is missing, so its test regret is unknown."
+    )
+    return (
+        f"{choice.label} was chosen among {choice.points} points of {choice.method} by the "
+        f"validation headline ({share(choice.validation)}; ties: clean validation accuracy, then "
+        f"the smaller values). {test}"
     )
 
 

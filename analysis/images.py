@@ -48,3 +48,17 @@ def _by_seed(results: Results, arm: Arm, cells: Sequence[str]) -> dict[int, pd.S
         for seed, run_id in zip(done["seed"], done["run_id"], strict=True)
     }
     return {seed: found for seed, found in shares.items() if not found.empty}
+
+
+def worst_by_seed(results: Results, arm: Arm, cells: Sequence[str]) -> pd.Series:
+    """Accuracy against each image's worst of several cells, a fraction a seed, indexed by seed.
+
+    Args:
+        results: Where the runs are.
+        arm: A configuration.
+        cells: Metric names of test cells over the same images.
+    """
+    if len(cells) == 1:
+        return arm.values(cells[0])
+    means = {seed: found.mean() for seed, found in _by_seed(results, arm, cells).items()}
+    return pd.Series(means, dtype=float)

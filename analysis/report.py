@@ -14,9 +14,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from analysis.ablation import Ablation, ablation_frame, ablations, level_text
-from analysis.answer import first_answer
+from analysis.answer import Answer, first_answer
+from analysis.choice import choice_note
 from analysis.claims import NOT_RUN, Claim, Finding, claims_frame, judge_claims, read_claims
 from analysis.closer import look_closer
+from analysis.comparison import verdicts_frame
 from analysis.figures.curves import curves_frame, draw_curves
 from analysis.figures.effects import draw_effects
 from analysis.figures.grid import Grid, all_measures, figure3_measures, grid, surfaces
@@ -27,8 +29,9 @@ from analysis.figures.style import inlined, method_colours, save, save_data
 from analysis.figures.surface import draw_figure3
 from analysis.figures.tradeoff import draw_tradeoff, tradeoff_frame
 from analysis.plan import Group
+from analysis.profiles import anchor, profiles
 from analysis.runs import Results, load
-from analysis.tables.accuracy import AccuracyTable, accuracy_table, choice_note, table_frame
+from analysis.tables.accuracy import AccuracyTable, accuracy_table, table_frame
 from analysis.tables.audit import TITLES, Audits, audit_frame, audit_table, read_audits
 from analysis.tables.latex import to_latex
 from analysis.tables.markdown import to_markdown, to_terminal
@@ -138,6 +141,8 @@ def write_report(
     ]
     files = [*_write_tables(tables, folder), *_write_audits(results, audits, folder)]
     files += _write_beside(beside, folder)
+    answers = [first_answer(results, group, audits) for group in results.plan.groups]
+    files += _write_verdicts(answers, folder)
     findings, judged = _write_claims(results, claimed, folder)
     files += judged
     shown, drawn = _write_surfaces(results, folder)
@@ -150,8 +155,14 @@ def write_report(
         _page(
             results,
             command,
+            answers=answers,
             tables=tables,
             verdicts=verdicts,
+            profiles=[
+                profile
+                for table, audited in zip(tables, verdicts, strict=True)
+                for profile in profiles(results, table, audited)
+            ],
             beside=beside,
             claims=findings,
             overviews=overviews,
@@ -171,6 +182,12 @@ def write_report(
         missing=len(results.unfinished),
         files=tuple(files),
     )
+
+
+def _write_verdicts(answers: Sequence[Answer], folder: Path) -> list[Path]:
+    """The first page's comparisons with all of their intervals; nothing where there are none."""
+    frame = verdicts_frame({answer.group: answer.verdicts for answer in answers})
+    return [] if frame.empty else [save_data(frame, folder, "verdicts")]
 
 
 def _write_tables(tables: Sequence[AccuracyTable], folder: Path) -> list[Path]:
@@ -325,7 +342,7 @@ def _page(results: Results, command: str, *, beside: Sequence[PaperTable], **sho
     environment.filters.update(percent=percent, points=points, coded=_coded)
     return environment.get_template("report.html.j2").render(
         plan=results.plan,
-        answers=[first_answer(results, group) for group in results.plan.groups],
+        anchor=anchor,
         beside=[(table, list(notes(table))) for table in beside],
         calibrations=calibrations.to_dict("records"),
         nearest=list(nearest_readings(calibrations)),

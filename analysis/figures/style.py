@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -90,4 +91,16 @@ def save_data(frame: pd.DataFrame, folder: Path, stem: str) -> Path:
 
 def inlined(path: Path) -> str:
     """An SVG as a data URI, so that the page needs no other file."""
-    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+    return _data_uri(path.read_bytes())
+
+
+def inlined_figure(figure: Figure) -> str:
+    """The same of a figure that has no file of its own."""
+    drawn = io.BytesIO()
+    with style():
+        figure.savefig(drawn, format="svg", metadata=_METADATA["svg"])
+    return _data_uri(drawn.getvalue())
+
+
+def _data_uri(svg: bytes) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")

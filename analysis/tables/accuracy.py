@@ -9,12 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.choice import Arm, Choice, shown_arms
+from analysis.choice import Arm, choice_note, shown_arms
 from analysis.plan import Cell, Group, Plan, Protocol
 from analysis.runs import Results
 from analysis.statistics import CONFIDENCE, Estimate, estimate
 from analysis.tables.audit import NONE, Audits, cell_marks, headline_marks, mark_text
-from analysis.tables.text import EXPLORATORY_NOTE, MARK_MEANINGS, MARK_SIGNS, share
+from analysis.tables.text import EXPLORATORY_NOTE, MARK_MEANINGS, MARK_SIGNS
 from trainables import names
 
 
@@ -317,18 +317,3 @@ def _missing_notes(
 def _trials(plan: Plan, arm: Arm) -> list[Mapping[str, Any]]:
     ids = set(arm.rows["trial_id"])
     return [trial for trial in plan.trials if trial["trial_id"] in ids]
-
-
-def choice_note(choice: Choice) -> str:
-    """How a row was chosen, and what that cost on the test images."""
-    test = (
-        f"On test: {share(choice.test)}; the best point there is {choice.best_label} with "
-        f"{share(choice.best_test)}: test regret {100 * choice.regret:.1f} points."
-        if choice.regret >= 0
-        else "Its test headline is missing, so its test regret is unknown."
-    )
-    return (
-        f"{choice.label} was chosen among {choice.points} points of {choice.method} by the "
-        f"validation headline ({share(choice.validation)}; ties: clean validation accuracy, then "
-        f"the smaller values). {test}"
-    )

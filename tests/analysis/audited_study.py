@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Metric, RunTag
 
@@ -140,7 +142,19 @@ def _track(client: MlflowClient, experiment: str, trial: Trial) -> None:
     )
     if trial.tracked:
         client.log_text(run, audit.to_json(), names.AUDIT_FILE)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, names.OUTCOMES_FILE)
+        _outcomes(case).to_parquet(file, index=False)
+        client.log_artifact(run, str(file))
     client.set_terminated(run)
+
+
+def _outcomes(case: Case) -> pd.DataFrame:
+    frames = [
+        pd.DataFrame(found).assign(cell=name, index=np.arange(len(found["labels"])))
+        for name, found in case.outcomes.items()
+    ]
+    return pd.concat(frames, ignore_index=True)
 
 
 def _metrics(case: Case) -> dict[str, float]:

@@ -20,6 +20,7 @@ OVERVIEWS = {
 }
 FILES = {
     "index.html",
+    "verdicts.csv",
     "table.md",
     "table.tex",
     "table.csv",
@@ -122,6 +123,7 @@ def test_study_without_a_surface(store: str, tmp_path: Path) -> None:
     report = write_report(store, "flat", tmp_path, "study report flat")
     assert {path.name for path in report.files} == {
         "index.html",
+        "verdicts.csv",
         "table.md",
         "table.tex",
         "table.csv",
