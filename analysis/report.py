@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 from analysis.ablation import Ablation, ablation_frame, ablations, level_text
 from analysis.answer import Answer, first_answer
 from analysis.choice import choice_note
+from analysis.citation import bibtex, repeat
 from analysis.claims import NOT_RUN, Claim, Finding, claims_frame, judge_claims, read_claims
 from analysis.closer import look_closer
 from analysis.comparison import verdicts_frame
@@ -356,6 +357,8 @@ def _page(results: Results, command: str, *, beside: Sequence[PaperTable], **sho
         unfinished=results.unfinished.to_dict("records"),
         provenance=_provenance(results, command),
         study_file=results.study_file,
+        bibtex=bibtex(results),
+        repeat=repeat(results, command),
         **shown,
     )
 
