@@ -179,7 +179,8 @@ def test_page_has_a_verdict_for_every_method_and_check(verdicts: html.HtmlElemen
 
 def test_page_tells_rule_and_numbers_of_what_failed(verdicts: html.HtmlElement) -> None:
     details = [words(block) for block in verdicts.iter("details")]
-    (found,) = [text for text in details if text.startswith("✗ sce, AutoAttack (weak attack)")]
+    (found,) = [text for text in details if text.startswith("✗ sce: AutoAttack")]
+    assert "✗ AutoAttack (weak attack): the headline" in found
     assert "takes at most 2 points more, on 150 images or more" in found
     assert "Seed 2, the headline: headline 50.0 %, AutoAttack 45.0 % (200 images)." in found
     assert "Seed 0" not in found
