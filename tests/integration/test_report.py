@@ -115,6 +115,27 @@ def test_tables_sort_by_mouse_and_by_key(browse):
     browse(look)
 
 
+def test_a_link_opens_the_methods_page_and_paper_shows_all(browse):
+    unread = "document.querySelectorAll('details:not([open])').length"
+
+    async def look(page):
+        link = "document.querySelector('#answer tbody a')"
+        anchor = await page.value(f"{link}.hash.slice(1)")
+        folded = f"document.getElementById({json.dumps(anchor)})"
+        assert await page.value(f"{folded}.open") is False
+        await page.value(f"{link}.focus()")
+        await page.press("Enter", 13)
+        await page.until(f"{folded}.open")
+        before = await page.value(unread)
+        assert before > 0
+        await page.value("dispatchEvent(new Event('beforeprint'))")
+        assert await page.value(unread) == 0
+        await page.value("dispatchEvent(new Event('afterprint'))")
+        assert await page.value(unread) == before
+
+    browse(look)
+
+
 def test_the_page_is_dark_where_the_reader_is_and_prints_and_needs_no_network(browse):
     ground = "getComputedStyle(document.body).backgroundColor"
 
