@@ -31,6 +31,7 @@ from analysis.figures.surface import draw_figure3
 from analysis.figures.tradeoff import draw_tradeoff, tradeoff_frame
 from analysis.plan import Group
 from analysis.profiles import anchor, profiles
+from analysis.published import slips
 from analysis.runs import Results, load
 from analysis.tables.accuracy import AccuracyTable, accuracy_table, table_frame
 from analysis.tables.audit import TITLES, Audits, audit_frame, audit_table, read_audits
@@ -359,6 +360,7 @@ def _page(results: Results, command: str, *, beside: Sequence[PaperTable], **sho
         study_file=results.study_file,
         bibtex=bibtex(results),
         repeat=repeat(results, command),
+        slips=slips.TEXT,
         **shown,
     )
 

@@ -138,3 +138,21 @@ ABSENT = {
     6: "The paper prints no rows for ArcFace and LS.",
     7: "The paper prints no rows for ArcFace and LS.",
 }
+
+# What touches no number: where it stands in the paper, and what is odd about it (METHODS 6).
+TEXT = {
+    "Eq. 3": "The indicator y_i is redundant for one-hot labels and undefined for soft ones.",
+    "Eq. 9": "It compares two losses on one network, whose decision regions are the same under "
+    "both: it says nothing of robustness.",
+    "Eq. 10": "Its second line needs −P(i|x) + P(i|x + δ).",
+    "Eq. 12": "s > (f − m) / f needs f > 0.",
+    "Eq. 15": "It treats f_j as independent of f_i, which normalisation couples: there are logits "
+    "of unit norm with z > 0 and yet L_I <= L.",
+    "Figure 5": "z > 0 at f = 0.97 and S = 8; at f = 2 it fails on a sixth of the region, from "
+    "f = 3 on all of it, where the logits of ordinary networks lie.",
+    "Section 3.1": "The label smoothing described there has targets that sum to 0.99 for ten "
+    "classes.",
+    "Section 4": "A ResNet-32 has three stages of five blocks, not five stages, and the paper "
+    "cited for it has another. s = 1, m = 0.1 is a corner of Figure 3's grid; how it was chosen is "
+    "not said.",
+}

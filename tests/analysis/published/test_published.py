@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from analysis.published import TABLES, Cell, Column, published
-from analysis.published.slips import ABSENT, slips
+from analysis.published.slips import ABSENT, TEXT, slips
 
 PAPER = Path(__file__).parents[3] / "../shared/paper/i-sce.txt"
 SHAPES = {1: (9, 9), 2: (9, 9), 3: (9, 10), 4: (6, 8), 5: (7, 9), 6: (7, 9), 7: (7, 10)}
@@ -164,3 +164,16 @@ def test_notes_belong_to_cells_of_the_tables() -> None:
     every = {cell for number in TABLES for cell in published(number).cells}
     assert set(slips()) < every
     assert all(isinstance(cell, Cell) and isinstance(cell.column, Column) for cell in slips())
+
+
+def test_what_is_said_of_formulas_and_sections_is_said_of_some(lines: list[str]) -> None:
+    text = "\n".join(lines)
+    forms = {
+        "Eq.": r"(?:\\tag\{%s\}|\(%s\)\$\$)",
+        "Figure": "Figure %s:",
+        "Section": "(?m)^%s [A-Z ]+$",
+    }
+    for where in TEXT:
+        kind, number = where.split()
+        pattern = forms[kind].replace("%s", re.escape(number))
+        assert re.search(pattern, text), where
