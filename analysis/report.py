@@ -26,7 +26,7 @@ from analysis.figures.grid import Grid, all_measures, figure3_measures, grid, su
 from analysis.figures.heatmap import draw_heatmaps, draw_widths
 from analysis.figures.interactive import interactive_surface
 from analysis.figures.property import draw_property, property_frame
-from analysis.figures.style import inlined, looks, method_colours, save, save_data
+from analysis.figures.style import appearances, inlined, method_colours, save, save_data
 from analysis.figures.surface import draw_figure3
 from analysis.figures.tradeoff import draw_tradeoff, tradeoff_frame
 from analysis.figures.training import draw_training, training_frame
@@ -222,7 +222,7 @@ def _write_overviews(results: Results, folder: Path) -> tuple[list[Overview], li
 def _overviews(results: Results, group: Group) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
     """Clean against robust accuracy; accuracy against eps and steps; how training went."""
     arms = [(arm.method, arm.label) for arm in shown_arms(results, group)]
-    drawn = looks(arms, method_colours(results.plan.methods))
+    drawn = appearances(arms, method_colours(results.plan.methods))
     points, lines = tradeoff_frame(results, group), curves_frame(results, group)
     if not points.empty:
         headline = results.plan.protocol(group).headline_label

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.choice import Arm, shown_arms
-from analysis.figures.style import Look, style
+from analysis.figures.style import Appearance, style
 from analysis.plan import Cell, Group, Plan
 from analysis.runs import Results
 from analysis.statistics import estimate
@@ -71,12 +71,12 @@ def curves_frame(results: Results, group: Group) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def draw_curves(frame: pd.DataFrame, looks: Mapping[str, Look]) -> Figure:
+def draw_curves(frame: pd.DataFrame, drawn_as: Mapping[str, Appearance]) -> Figure:
     """Draws one panel a curve, all on one accuracy axis; missing points are left out.
 
     Args:
         frame: As `curves_frame` makes it; not empty.
-        looks: Label -> how it is drawn.
+        drawn_as: Label -> how it is drawn.
     """
     panels = list(frame.groupby("panel"))
     labels = list(dict.fromkeys(frame["label"]))
@@ -88,11 +88,11 @@ def draw_curves(frame: pd.DataFrame, looks: Mapping[str, Look]) -> Figure:
         figure = Figure(figsize=(_PANEL[0] * columns, height), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for axes, (_, panel) in zip(grid.flat, panels, strict=False):
-            _draw(axes, panel, looks)
+            _draw(axes, panel, drawn_as)
         for axes in list(grid.flat)[len(panels) :]:
             axes.set_visible(False)
         figure.supylabel("accuracy (%)", fontsize=9)
-        handles = [Line2D([], [], label=label, **looks[label].line) for label in labels]
+        handles = [Line2D([], [], label=label, **drawn_as[label].line) for label in labels]
         figure.legend(handles=handles, loc="outside lower center", ncols=6)
     return figure
 
@@ -118,9 +118,9 @@ def _estimated(arm: Arm, cell: Cell) -> dict[str, float]:
     return {"accuracy": value.mean, "half_width": value.half_width, "seeds": value.seeds}
 
 
-def _draw(axes: Axes, panel: pd.DataFrame, looks: Mapping[str, Look]) -> None:
+def _draw(axes: Axes, panel: pd.DataFrame, drawn_as: Mapping[str, Appearance]) -> None:
     for label, line in panel.dropna(subset=["accuracy"]).groupby("label", sort=False):
-        look = looks[str(label)]
+        look = drawn_as[str(label)]
         accuracy, half = 100 * line["accuracy"], 100 * line["half_width"].fillna(0)
         axes.plot(line["x"], accuracy, **look.line)
         axes.fill_between(

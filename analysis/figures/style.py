@@ -59,7 +59,7 @@ def method_colours(methods: Sequence[str]) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """How one configuration is drawn wherever it has a line or a point."""
 
     colour: str
@@ -92,7 +92,9 @@ class Look:
         }
 
 
-def looks(shown: Iterable[tuple[str, str]], colours: Mapping[str, str]) -> dict[str, Look]:
+def appearances(
+    shown: Iterable[tuple[str, str]], colours: Mapping[str, str]
+) -> dict[str, Appearance]:
     """How each of the shown configurations is drawn, the same in every figure.
 
     Args:
@@ -100,7 +102,7 @@ def looks(shown: Iterable[tuple[str, str]], colours: Mapping[str, str]) -> dict[
         colours: Method -> colour, as `method_colours` makes it.
     """
     return {
-        label: Look(colours[method], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
+        label: Appearance(colours[method], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
         for i, (method, label) in enumerate(shown)
     }
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.choice import shown_arms
-from analysis.figures.style import Look, style
+from analysis.figures.style import Appearance, style
 from analysis.plan import Group
 from analysis.runs import Results
 from analysis.statistics import estimate
@@ -49,12 +49,12 @@ def tradeoff_frame(results: Results, group: Group) -> pd.DataFrame:
     return frame if frame.empty else frame.assign(front=_front(frame))
 
 
-def draw_tradeoff(frame: pd.DataFrame, looks: Mapping[str, Look], headline: str) -> Figure:
+def draw_tradeoff(frame: pd.DataFrame, drawn_as: Mapping[str, Appearance], headline: str) -> Figure:
     """Draws every configuration with its intervals, and the front through those on it.
 
     Args:
         frame: As `tradeoff_frame` makes it; not empty.
-        looks: Label -> how it is drawn.
+        drawn_as: Label -> how it is drawn.
         headline: The attack in words.
     """
     with style():
@@ -68,7 +68,7 @@ def draw_tradeoff(frame: pd.DataFrame, looks: Mapping[str, Look], headline: str)
                 xerr=100 * np.nan_to_num(row["clean_half_width"]),
                 yerr=100 * np.nan_to_num(row["robust_half_width"]),
                 label=f"{row['label']} {sign}".rstrip(),
-                **looks[row["label"]].point,
+                **drawn_as[row["label"]].point,
             )
         front = frame[frame["front"]].sort_values("clean")
         axes.plot(

@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from mlflow import MlflowClient
 
 from analysis.choice import Arm, shown_arms
-from analysis.figures.style import Look, style
+from analysis.figures.style import Appearance, style
 from analysis.plan import Group
 from analysis.runs import DONE, INCOMPLETE, Results
 from analysis.statistics import Estimate, estimate
@@ -74,7 +74,7 @@ def _epochs(client: MlflowClient, arm: Arm, quantity: str) -> Iterator[tuple[int
         yield epoch, estimate(pd.Series(values))
 
 
-def draw_training(frame: pd.DataFrame, looks: Mapping[str, Look]) -> Figure:
+def draw_training(frame: pd.DataFrame, drawn_as: Mapping[str, Appearance]) -> Figure:
     """Draws both accuracies with all lines in a panel, and each loss in a panel of its own.
 
     Losses of different kinds have no common scale, so that lines beside each other would say
@@ -82,7 +82,7 @@ def draw_training(frame: pd.DataFrame, looks: Mapping[str, Look]) -> Figure:
 
     Args:
         frame: As `training_frame` makes it; not empty.
-        looks: Label -> how it is drawn.
+        drawn_as: Label -> how it is drawn.
     """
     labels = list(dict.fromkeys(frame["label"]))
     rows = math.ceil(len(labels) / _COLUMNS)
@@ -95,19 +95,19 @@ def draw_training(frame: pd.DataFrame, looks: Mapping[str, Look]) -> Figure:
         panels = top.subplots(1, 2, sharey=True)
         for axes, (quantity, title) in zip(panels, _ACCURACIES.items(), strict=True):
             for label, line in frame[frame["quantity"] == quantity].groupby("label", sort=False):
-                _draw_line(axes, line, looks[str(label)], unit=100.0, top=_CUT)
+                _draw_line(axes, line, drawn_as[str(label)], unit=100.0, top=_CUT)
             axes.set_title(title)
         _accuracy_axis(panels[0], 100 * frame.loc[frame["quantity"].isin(_ACCURACIES), "mean"])
         small = list(below.subplots(rows, _COLUMNS, squeeze=False).flat)
         losses = frame[frame["quantity"] == names.TRAIN_LOSS]
         for axes, label in zip(small, labels, strict=False):
-            _draw_loss(axes, losses[losses["label"] == label], looks[label])
+            _draw_loss(axes, losses[losses["label"] == label], drawn_as[label])
             axes.set_title(label, fontsize=8)
         for axes in small[len(labels) :]:
             axes.set_visible(False)
         below.supylabel("training loss, each in its own unit", fontsize=9)
         below.supxlabel("epoch", fontsize=9)
-        handles = [Line2D([], [], label=label, **looks[label].line) for label in labels]
+        handles = [Line2D([], [], label=label, **drawn_as[label].line) for label in labels]
         figure.legend(handles=handles, loc="outside lower center", ncols=_IN_LEGEND)
     return figure
 
@@ -123,13 +123,15 @@ def _accuracy_axis(axes: Axes, means: pd.Series) -> None:
     axes.yaxis.set_major_formatter("{x:g}")
 
 
-def _draw_loss(axes: Axes, line: pd.DataFrame, look: Look) -> None:
+def _draw_loss(axes: Axes, line: pd.DataFrame, look: Appearance) -> None:
     _draw_line(axes, line, look, unit=1.0, top=math.inf)
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.tick_params(labelsize=7)
 
 
-def _draw_line(axes: Axes, line: pd.DataFrame, look: Look, *, unit: float, top: float) -> None:
+def _draw_line(
+    axes: Axes, line: pd.DataFrame, look: Appearance, *, unit: float, top: float
+) -> None:
     """One configuration's line and its band, up to where the axis ends."""
     mean, half = unit * line["mean"], unit * line["half_width"].fillna(0)
     every = math.ceil(len(line) / _MARKS)

@@ -11,7 +11,15 @@ import pytest
 
 from analysis.choice import shown_arms
 from analysis.figures.curves import curves, curves_frame, draw_curves
-from analysis.figures.style import DASHES, MARKERS, PALETTE, Look, looks, method_colours, save
+from analysis.figures.style import (
+    DASHES,
+    MARKERS,
+    PALETTE,
+    Appearance,
+    appearances,
+    method_colours,
+    save,
+)
 from analysis.figures.tradeoff import _front, draw_tradeoff, tradeoff_frame
 from analysis.figures.training import _stretched, _unstretched, draw_training, training_frame
 from analysis.plan import Group
@@ -21,16 +29,16 @@ from trainables import names
 from .tracked_study import MARGIN_RAW, WEAK
 
 
-def drawn(results: Results, group: Group) -> Mapping[str, Look]:
+def drawn(results: Results, group: Group) -> Mapping[str, Appearance]:
     """How the report draws a study's configurations."""
     arms = [(arm.method, arm.label) for arm in shown_arms(results, group)]
-    return looks(arms, method_colours(results.plan.methods))
+    return appearances(arms, method_colours(results.plan.methods))
 
 
 def test_what_is_drawn_differs_in_grey_too() -> None:
     """Methods share no colour and marker, arms of a method share its colour alone."""
     shown = [(f"m{i}", f"m{i}") for i in range(len(MARKERS))] + [("m0", "m0 s=2")]
-    found = looks(shown, method_colours([method for method, _ in shown[:-1]]))
+    found = appearances(shown, method_colours([method for method, _ in shown[:-1]]))
     assert len({look.marker for look in list(found.values())[:-1]}) == len(MARKERS)
     assert found["m0"].colour == found["m0 s=2"].colour == PALETTE[0]
     assert (found["m0"].marker, found["m0"].dash) != (found["m0 s=2"].marker, found["m0 s=2"].dash)
