@@ -135,6 +135,11 @@ class Arm:
         return pd.Series(self.rows[metric].to_numpy(), index=self._seeds, name=metric)
 
     @cached_property
+    def by_seed(self) -> pd.DataFrame:
+        """The rows, indexed by seed."""
+        return self.rows.set_index("seed")
+
+    @cached_property
     def _seeds(self) -> pd.Index:
         seeds: pd.Index = pd.Index(self.rows["seed"], name="seed")
         return seeds

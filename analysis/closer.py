@@ -9,17 +9,21 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.choice import shown_arms
 from analysis.figures.embedding import clouds
 from analysis.figures.exhibits import gallery
 from analysis.figures.gallery import draw_gallery
 from analysis.figures.scatter import draw_clouds
-from analysis.figures.style import inlined, save, save_data
+from analysis.figures.separability import draw_separability, separability_frame
+from analysis.figures.style import appearances, inlined, method_colours, save, save_data
 from analysis.plan import Group
 from analysis.runs import Results
 from analysis.specimens import examined
 from analysis.statistics import CONFIDENCE
 from analysis.tables.findings import FindingsTable, findings_frame, findings_tables
 from analysis.tables.text import EXPLORATORY_NOTE
+
+SEPARABILITY = "separability"  # what an embedding has beside its scatter
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Look:
         label: The study's name for it.
         kind: Which diagnostic it is.
         pictures: One a data set and backbone that has something to draw.
+        separability: Of an embedding, how far apart the classes lie; likewise.
         tables: One a data set and backbone, unless the diagnostic has none.
         data: The file that has the tables' numbers.
         notes: What must be said below them.
@@ -47,6 +52,7 @@ class Look:
     label: str
     kind: str
     pictures: tuple[Picture, ...]
+    separability: tuple[Picture, ...]
     tables: tuple[FindingsTable, ...]
     data: str
     notes: tuple[str, ...]
@@ -58,30 +64,52 @@ def look_closer(results: Results, folder: Path) -> tuple[list[Look], list[Path]]
     Returns:
         What the page shows, and every file.
     """
-    looks, files = [], []
+    found, files = [], list[Path]()
     for label, kind in results.plan.diagnostics.items():
-        stem = kind if label == kind else f"{kind}-{label}"
         tables = findings_tables(results, label)
-        pictures = []
-        for group, figure, frame in _drawn(results, label, kind):
+        pictures: dict[str, list[Picture]] = {kind: [], SEPARABILITY: []}
+        for what, group, figure, frame in _drawn(results, label, kind):
             suffix = f"-{group.stem}" if len(results.plan.groups) > 1 else ""
-            name = f"{stem}{suffix}"
+            name = f"{_stem(what, label, kind)}{suffix}"
             files += [*save(figure, folder, name), save_data(frame, folder, name)]
-            pictures.append(Picture(group, inlined(folder / f"{name}.svg"), f"{name}.csv"))
+            pictures[what].append(Picture(group, inlined(folder / f"{name}.svg"), f"{name}.csv"))
+        data = f"table-{_stem(kind, label, kind)}"
         if tables:
-            files.append(save_data(findings_frame(tables), folder, f"table-{stem}"))
-        notes = tuple(_notes(results, label, tables))
-        looks.append(Look(label, kind, tuple(pictures), tuple(tables), f"table-{stem}.csv", notes))
-    return looks, files
+            files.append(save_data(findings_frame(tables), folder, data))
+        found.append(
+            Look(
+                label=label,
+                kind=kind,
+                pictures=tuple(pictures[kind]),
+                separability=tuple(pictures[SEPARABILITY]),
+                tables=tuple(tables),
+                data=f"{data}.csv",
+                notes=tuple(_notes(results, label, tables)),
+            )
+        )
+    return found, files
 
 
-def _drawn(results: Results, label: str, kind: str) -> Iterator[tuple[Group, Figure, pd.DataFrame]]:
-    """The figures of a diagnostic, with their data."""
+def _stem(what: str, label: str, kind: str) -> str:
+    """The name of a file, with the study's own label where that is not the diagnostic's name."""
+    return what if label == kind else f"{what}-{label}"
+
+
+def _drawn(
+    results: Results, label: str, kind: str
+) -> Iterator[tuple[str, Group, Figure, pd.DataFrame]]:
+    """The figures of a diagnostic, each with what it shows and its data."""
     for group in results.plan.groups:
         if kind == "exhibits" and (images := gallery(results, group, label)):
-            yield group, draw_gallery(images), images.frame
+            yield kind, group, draw_gallery(images), images.frame
         if kind == "embedding" and (points := clouds(results, group, label)):
-            yield group, draw_clouds(points), points.frame
+            yield kind, group, draw_clouds(points), points.frame
+        if kind == "embedding":
+            frame = separability_frame(results, group, label)
+            arms = [(arm.method, arm.label) for arm in shown_arms(results, group)]
+            if not frame.empty:
+                drawn_as = appearances(arms, method_colours(results.plan.methods))
+                yield SEPARABILITY, group, draw_separability(frame, drawn_as), frame
 
 
 def _notes(results: Results, label: str, tables: Sequence[FindingsTable]) -> Iterator[str]:

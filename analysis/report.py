@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import plotly.io
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
+from matplotlib.figure import Figure
 
 from analysis.ablation import Ablation, ablation_frame, ablations, level_text
 from analysis.answer import Answer, first_answer
-from analysis.choice import choice_note
+from analysis.choice import choice_note, shown_arms
 from analysis.citation import bibtex, repeat
 from analysis.claims import NOT_RUN, Claim, Finding, claims_frame, judge_claims, read_claims
 from analysis.closer import look_closer
@@ -26,9 +28,10 @@ from analysis.figures.grid import Grid, all_measures, figure3_measures, grid, su
 from analysis.figures.heatmap import draw_heatmaps, draw_widths
 from analysis.figures.interactive import interactive_surface
 from analysis.figures.property import draw_property, property_frame
-from analysis.figures.style import inlined, method_colours, save, save_data
+from analysis.figures.style import appearances, inlined, method_colours, save, save_data
 from analysis.figures.surface import draw_figure3
 from analysis.figures.tradeoff import draw_tradeoff, tradeoff_frame
+from analysis.figures.training import draw_training, training_frame
 from analysis.plan import Group
 from analysis.profiles import anchor, profiles
 from analysis.published import slips
@@ -102,6 +105,7 @@ class Overview:
     group: Group
     tradeoff: str
     curves: str
+    training: str
     suffix: str
 
 
@@ -219,26 +223,33 @@ def _write_beside(tables: Sequence[PaperTable], folder: Path) -> list[Path]:
 
 
 def _write_overviews(results: Results, folder: Path) -> tuple[list[Overview], list[Path]]:
-    """Clean against robust accuracy, and accuracy against eps and steps, of every group."""
-    plan = results.plan
-    colours = method_colours(plan.methods)
+    """What all methods look like side by side, in every group that has something to draw."""
     shown, files = [], list[Path]()
-    for group in plan.groups:
-        suffix = f"-{group.stem}" if len(plan.groups) > 1 else ""
-        images = {"tradeoff": "", "curves": ""}
-        points, lines = tradeoff_frame(results, group), curves_frame(results, group)
-        if not points.empty:
-            figure = draw_tradeoff(points, colours, plan.protocol(group).headline_label)
-            files += save(figure, folder, f"tradeoff{suffix}")
-            files.append(save_data(points, folder, f"tradeoff{suffix}"))
-            images["tradeoff"] = inlined(folder / f"tradeoff{suffix}.svg")
-        if not lines.empty and lines["accuracy"].notna().any():
-            files += save(draw_curves(lines, colours), folder, f"curves{suffix}")
-            files.append(save_data(lines, folder, f"curves{suffix}"))
-            images["curves"] = inlined(folder / f"curves{suffix}.svg")
+    for group in results.plan.groups:
+        suffix = f"-{group.stem}" if len(results.plan.groups) > 1 else ""
+        images = dict.fromkeys(("tradeoff", "curves", "training"), "")
+        for name, figure, frame in _overviews(results, group):
+            stem = f"{name}{suffix}"
+            files += [*save(figure, folder, stem), save_data(frame, folder, stem)]
+            images[name] = inlined(folder / f"{stem}.svg")
         if any(images.values()):
             shown.append(Overview(group, **images, suffix=suffix))
     return shown, files
+
+
+def _overviews(results: Results, group: Group) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
+    """Clean against robust accuracy; accuracy against eps and steps; how training went."""
+    arms = [(arm.method, arm.label) for arm in shown_arms(results, group)]
+    drawn = appearances(arms, method_colours(results.plan.methods))
+    points, lines = tradeoff_frame(results, group), curves_frame(results, group)
+    if not points.empty:
+        headline = results.plan.protocol(group).headline_label
+        yield "tradeoff", draw_tradeoff(points, drawn, headline), points
+    if not lines.empty and lines["accuracy"].notna().any():
+        yield "curves", draw_curves(lines, drawn), lines
+    epochs = training_frame(results, group)
+    if not epochs.empty:
+        yield "training", draw_training(epochs, drawn), epochs
 
 
 def _write_property(results: Results, folder: Path) -> list[Path]:

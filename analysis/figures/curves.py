@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.choice import Arm, shown_arms
-from analysis.figures.style import style
+from analysis.figures.style import Appearance, style
 from analysis.plan import Cell, Group, Plan
 from analysis.runs import Results
 from analysis.statistics import estimate
@@ -21,8 +20,6 @@ from analysis.tables.text import GOALS
 from trainables import names
 
 _COLUMNS, _PANEL = 4, (3.4, 2.9)  # panels a row, along eps and steps in turn; inches
-# Told apart in grey, too.
-_STYLES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 
 
 @dataclass(frozen=True)
@@ -74,12 +71,12 @@ def curves_frame(results: Results, group: Group) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def draw_curves(frame: pd.DataFrame, colours: Mapping[str, str]) -> Figure:
+def draw_curves(frame: pd.DataFrame, drawn_as: Mapping[str, Appearance]) -> Figure:
     """Draws one panel a curve, all on one accuracy axis; missing points are left out.
 
     Args:
         frame: As `curves_frame` makes it; not empty.
-        colours: Method -> colour.
+        drawn_as: Label -> how it is drawn.
     """
     panels = list(frame.groupby("panel"))
     labels = list(dict.fromkeys(frame["label"]))
@@ -91,11 +88,11 @@ def draw_curves(frame: pd.DataFrame, colours: Mapping[str, str]) -> Figure:
         figure = Figure(figsize=(_PANEL[0] * columns, height), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for axes, (_, panel) in zip(grid.flat, panels, strict=False):
-            _draw(axes, panel, labels, colours)
+            _draw(axes, panel, drawn_as)
         for axes in list(grid.flat)[len(panels) :]:
             axes.set_visible(False)
         figure.supylabel("accuracy (%)", fontsize=9)
-        handles = [_handle(frame, label, labels, colours) for label in labels]
+        handles = [Line2D([], [], label=label, **drawn_as[label].line) for label in labels]
         figure.legend(handles=handles, loc="outside lower center", ncols=6)
     return figure
 
@@ -121,19 +118,16 @@ def _estimated(arm: Arm, cell: Cell) -> dict[str, float]:
     return {"accuracy": value.mean, "half_width": value.half_width, "seeds": value.seeds}
 
 
-def _draw(
-    axes: Axes, panel: pd.DataFrame, labels: Sequence[str], colours: Mapping[str, str]
-) -> None:
+def _draw(axes: Axes, panel: pd.DataFrame, drawn_as: Mapping[str, Appearance]) -> None:
     for label, line in panel.dropna(subset=["accuracy"]).groupby("label", sort=False):
-        colour = colours[str(line["method"].iloc[0])]
+        look = drawn_as[str(label)]
         accuracy, half = 100 * line["accuracy"], 100 * line["half_width"].fillna(0)
-        dash = _STYLES[labels.index(str(label)) % len(_STYLES)]
-        axes.plot(line["x"], accuracy, dash, color=colour, marker="o", markersize=3.5, lw=1.4)
+        axes.plot(line["x"], accuracy, **look.line)
         axes.fill_between(
             line["x"],
             (accuracy - half).clip(lower=0),
             (accuracy + half).clip(upper=100),
-            color=colour,
+            color=look.colour,
             alpha=0.13,
             linewidth=0,
         )
@@ -145,11 +139,3 @@ def _draw(
     axes.set_xticks(ticks, [names.number(tick) for tick in ticks])
     axes.grid(color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
-
-
-def _handle(
-    frame: pd.DataFrame, label: str, labels: Sequence[str], colours: Mapping[str, str]
-) -> Line2D:
-    method = frame.loc[frame["label"] == label, "method"].iloc[0]
-    dash = _STYLES[labels.index(label) % len(_STYLES)]
-    return Line2D([], [], color=colours[method], linestyle=dash, marker="o", ms=3.5, label=label)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ PALETTE = (
 )
 CHOICE_COLOUR = "#F0E442"
 SEQUENTIAL = "cividis"  # read alike with and without colour vision, and in grey
+# What tells lines and points apart in grey; their numbers have no common divisor, so that the
+# pairs repeat late.
+MARKERS = "os^vDPX<>phd*"
+DASHES = ("-", "--", ":", "-.")
 
 _RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -52,6 +57,55 @@ def style() -> AbstractContextManager[None]:
 def method_colours(methods: Sequence[str]) -> dict[str, str]:
     """A colour for each method of a study, the same in all of its figures."""
     return {method: PALETTE[i % len(PALETTE)] for i, method in enumerate(methods)}
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """How one configuration is drawn wherever it has a line or a point."""
+
+    colour: str
+    marker: str
+    dash: str
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """For `Axes.plot`."""
+        return {
+            "color": self.colour,
+            "linestyle": self.dash,
+            "marker": self.marker,
+            "markersize": 4,
+            "linewidth": 1.4,
+        }
+
+    @property
+    def point(self) -> dict[str, Any]:
+        """For `Axes.errorbar`, without a line from point to point."""
+        return {
+            "color": self.colour,
+            "linestyle": "none",
+            "marker": self.marker,
+            "markersize": 7,
+            "markeredgecolor": "black",
+            "markeredgewidth": 0.6,
+            "elinewidth": 0.9,
+            "capsize": 2,
+        }
+
+
+def appearances(
+    shown: Iterable[tuple[str, str]], colours: Mapping[str, str]
+) -> dict[str, Appearance]:
+    """How each of the shown configurations is drawn, the same in every figure.
+
+    Args:
+        shown: (method, label) of all that tables show, in their order, with results or without.
+        colours: Method -> colour, as `method_colours` makes it.
+    """
+    return {
+        label: Appearance(colours[method], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
+        for i, (method, label) in enumerate(shown)
+    }
 
 
 def choice_mark(size: float) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.choice import shown_arms
-from analysis.figures.style import style
+from analysis.figures.style import Appearance, style
 from analysis.plan import Group
 from analysis.runs import Results
 from analysis.statistics import estimate
@@ -18,7 +18,6 @@ from analysis.tables.text import MARK_SIGNS
 from trainables import names
 
 _SIZE = (6.4, 4.6)  # inches
-_MARKERS = "os^vDPX<>phd*"
 
 
 def tradeoff_frame(results: Results, group: Group) -> pd.DataFrame:
@@ -50,33 +49,26 @@ def tradeoff_frame(results: Results, group: Group) -> pd.DataFrame:
     return frame if frame.empty else frame.assign(front=_front(frame))
 
 
-def draw_tradeoff(frame: pd.DataFrame, colours: Mapping[str, str], headline: str) -> Figure:
+def draw_tradeoff(frame: pd.DataFrame, drawn_as: Mapping[str, Appearance], headline: str) -> Figure:
     """Draws every configuration with its intervals, and the front through those on it.
 
     Args:
         frame: As `tradeoff_frame` makes it; not empty.
-        colours: Method -> colour.
+        drawn_as: Label -> how it is drawn.
         headline: The attack in words.
     """
     with style():
         figure = Figure(figsize=_SIZE, layout="constrained")
         axes = figure.add_subplot()
-        for index, (_, row) in enumerate(frame.iterrows()):
+        for _, row in frame.iterrows():
             sign = MARK_SIGNS.get(row["attack_mark"], "")
             axes.errorbar(
                 100 * row["clean"],
                 100 * row["robust"],
                 xerr=100 * np.nan_to_num(row["clean_half_width"]),
                 yerr=100 * np.nan_to_num(row["robust_half_width"]),
-                color=colours[row["method"]],
-                marker=_MARKERS[index % len(_MARKERS)],
-                markersize=7,
-                markeredgecolor="black",
-                markeredgewidth=0.6,
-                elinewidth=0.9,
-                capsize=2,
-                linestyle="none",
                 label=f"{row['label']} {sign}".rstrip(),
+                **drawn_as[row["label"]].point,
             )
         front = frame[frame["front"]].sort_values("clean")
         axes.plot(

@@ -14,6 +14,7 @@ from analysis.plan import Cell, Group, Plan, Protocol
 from analysis.runs import Results
 from analysis.statistics import CONFIDENCE, Estimate, estimate
 from analysis.tables.audit import NONE, Audits, cell_marks, headline_marks, mark_text
+from analysis.tables.ranking import TIED_NOTE, TIED_SIGN, Lead, leads
 from analysis.tables.text import EXPLORATORY_NOTE, MARK_MEANINGS, MARK_SIGNS
 from trainables import names
 
@@ -107,32 +108,30 @@ class Row:
 
 @dataclass(frozen=True)
 class AccuracyTable:
-    """The table of one data set and backbone, and what must be said below it."""
+    """The table of one data set and backbone, and what must be said below it.
+
+    Attributes:
+        group: Data set and backbone.
+        sections: Its columns.
+        rows: One a configuration.
+        notes: What must be said below it.
+        leads: Metric -> who leads its column among the rows that more than one seed backs and
+            whose attack is neither masked nor weak; nothing where nobody does.
+    """
 
     group: Group
     sections: tuple[Section, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    leads: Mapping[str, Lead] = field(default_factory=dict)
 
     def is_best(self, row: Row, metric: str) -> bool:
-        """Whether the row leads its column among the rows that more than one seed backs.
+        """Whether the row leads its column."""
+        return metric in self.leads and row.label in self.leads[metric].labels
 
-        A row of one seed, let alone one that was chosen among many, never leads, nor does one
-        whose attack is masked or weak; and where all are equal none does.
-        """
-        backed = [
-            _rounded(other.estimates[metric])
-            for other in self.rows
-            if other.estimates[metric].seeds > 1 and _stands(other, metric)
-        ]
-        mine = row.estimates[metric]
-        leads = mine.seeds > 1 and _stands(row, metric)
-        return leads and _rounded(mine) == max(backed) > min(backed)
-
-
-def _rounded(value: Estimate) -> float:
-    """So that equal counts of images are equal whatever the order they were summed in."""
-    return round(value.mean, 12)
+    def tied(self, row: Row, metric: str) -> str:
+        """The sign of a lead that is not significant; empty beside any other number."""
+        return TIED_SIGN if self.is_best(row, metric) and self.leads[metric].is_tied else ""
 
 
 def _stands(row: Row, metric: str) -> bool:
@@ -157,7 +156,14 @@ def accuracy_table(results: Results, group: Group, audits: Audits = NONE) -> Acc
     metrics = [column.metric for section in sections for column in section.columns]
     arms = shown_arms(results, group)
     rows = tuple(table_row(arm, metrics, results.plan, protocol, audits) for arm in arms)
-    return AccuracyTable(group, sections, rows, tuple(_notes(results.plan, protocol, arms, rows)))
+    may_lead = {metric: [row.label for row in rows if _stands(row, metric)] for metric in metrics}
+    return AccuracyTable(
+        group,
+        sections,
+        rows,
+        tuple(_notes(results.plan, protocol, arms, rows)),
+        leads({arm.label: arm.by_seed for arm in arms}, metrics, may_lead),
+    )
 
 
 def table_sections(protocol: Protocol) -> tuple[Section, ...]:
@@ -202,6 +208,8 @@ def _record(table: AccuracyTable, row: Row, column: Column) -> dict[str, object]
         "seeds_planned": row.seeds_planned,
         "evidence": row.evidence,
         "attack_mark": row.mark(column.metric),
+        "best": table.is_best(row, column.metric),
+        "not_significantly_better": bool(table.tied(row, column.metric)),
         "spread_percent": round(100 * row.spreads.get(column.metric, math.nan), 6),
     }
 
@@ -242,7 +250,8 @@ def _notes(
 ) -> Iterator[str]:
     yield (
         f"Accuracy in %: mean ± half-width of the {100 * CONFIDENCE:.0f} % t interval over seeds. "
-        "Bold: the best among rows of two or more seeds whose attack is neither masked nor weak."
+        "Bold (in a terminal *): the best among rows of two or more seeds whose attack is neither "
+        f"masked nor weak; {TIED_NOTE}."
     )
     yield (
         f"Headline: {protocol.headline_label}; for each image the worst of the attack's raw "

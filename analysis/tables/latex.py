@@ -96,7 +96,13 @@ def _title(column: Column) -> str:
 def _entry(table: AccuracyTable, row: Row, column: Column) -> str:
     value = row.estimates[column.metric]
     text = number(value, MARK_SIGNS.get(row.mark(column.metric), ""))
-    return f"\\textbf{{{text}}}" if table.is_best(row, column.metric) else text
+    return leading(text, table.is_best(row, column.metric), table.tied(row, column.metric))
+
+
+def leading(text: str, is_best: bool, tied: str) -> str:
+    """An entry as it stands in its column: the best in bold, the sign of a tie above it."""
+    text = f"\\textbf{{{text}}}" if is_best else text
+    return f"{text}$^{{{tied}}}$" if tied else text
 
 
 def number(value: Estimate, sign: str) -> str:

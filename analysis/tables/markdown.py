@@ -20,7 +20,7 @@ def to_terminal(table: AccuracyTable) -> str:
     summary = table.sections[0]
     head = ["Method", "Seeds", *(column.title for column in summary.columns)]
     lines = [head] + [
-        [row.label, row.seeds, *(_text(row, column) for column in summary.columns)]
+        [row.label, row.seeds, *(_plain_entry(table, row, column) for column in summary.columns)]
         for row in table.rows
     ]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
@@ -65,7 +65,14 @@ def _title(column: Column) -> str:
 
 def _entry(table: AccuracyTable, row: Row, column: Column) -> str:
     text = _text(row, column)
-    return f"**{text}**" if table.is_best(row, column.metric) else text
+    text = f"**{text}**" if table.is_best(row, column.metric) else text
+    return f"{text} {table.tied(row, column.metric)}".rstrip()
+
+
+def _plain_entry(table: AccuracyTable, row: Row, column: Column) -> str:
+    """Without bold letters."""
+    star = "*" if table.is_best(row, column.metric) else ""
+    return f"{star}{_text(row, column)} {table.tied(row, column.metric)}".rstrip()
 
 
 def _text(row: Row, column: Column) -> str:

@@ -17,10 +17,11 @@ from analysis.published import TABLES, Column, Table, published
 from analysis.published.match import STANDS_FOR, column_of, row_of
 from analysis.published.slips import ABSENT, slips
 from analysis.runs import Results
-from analysis.statistics import CONFIDENCE, Estimate, compare, estimate, holm
+from analysis.statistics import CONFIDENCE, Estimate, estimate
 from analysis.tables.accuracy import Column as Heading
 from analysis.tables.accuracy import Section
 from analysis.tables.audit import NONE, Audits, cell_marks
+from analysis.tables.ranking import TIED_NOTE, TIED_SIGN, Lead, leads
 from analysis.tables.text import EXPLORATORY_NOTE, GOALS, MARK_SIGNS
 from trainables import names
 
@@ -82,6 +83,11 @@ class Entry:
         own = "" if self.ours.is_missing else MARK_SIGNS.get(self.mark, "")
         doubt = MARK_SIGNS[names.MASKED] if own and self.is_doubted else ""
         return " ".join(dict.fromkeys(filter(None, (own, doubt))))
+
+    @property
+    def tied(self) -> str:
+        """The sign of a lead that is not significant; empty beside any other number."""
+        return TIED_SIGN if self.is_tied else ""
 
     @property
     def difference(self) -> float:
@@ -268,9 +274,8 @@ def notes(table: PaperTable) -> Iterator[str]:
         yield f"Ours: {where}, which decides nothing about the paper's numbers."
     yield (
         "A cell: ours, the published number, ours less published in points. Ours: mean ± "
-        f"half-width of the {100 * CONFIDENCE:.0f} % t interval over seeds. Bold: our best of two "
-        "or more seeds, = where it is not significantly better than each other row (paired t "
-        "tests, Holm over the column)."
+        f"half-width of the {100 * CONFIDENCE:.0f} % t interval over seeds. Bold: our best among "
+        f"rows of two or more seeds whose attack is neither masked nor weak; {TIED_NOTE}."
     )
     if any(value.ours.is_exploratory for row in table.rows for value in row.entries.values()):
         yield EXPLORATORY_NOTE
@@ -409,43 +414,28 @@ def _doubted(arm: Arm, audits: Audits) -> set[str]:
 
 def _ranked(rows: Sequence[Row], arms: Sequence[Arm], reading: Reading) -> tuple[Row, ...]:
     """The rows with the best of each column marked, and whether it leads for certain."""
-    of_label = {arm.label: arm for arm in arms}
-    best: dict[tuple[str, Column], bool] = {}
-    for column, cell in reading.cells.items():
-        backed = [row for row in rows if _is_backed(row.entries[column])]
-        if len(backed) < 2:
-            continue
-        means = {row.label: round(row.entries[column].ours.mean, 12) for row in backed}
-        leader = max(means, key=lambda label: means[label])
-        if means[leader] == min(means.values()):
-            continue
-        leading = of_label[leader].values(cell.metric)
-        others = [label for label in means if label != leader]
-        ps = [compare(leading, of_label[label].values(cell.metric)).p for label in others]
-        adjusted = holm(ps)
-        tied = any(math.isnan(p) or p >= 1 - CONFIDENCE for p in adjusted)
-        for label, mean in means.items():
-            if mean == means[leader]:
-                best[label, column] = tied
+    metrics = {column: cell.metric for column, cell in reading.cells.items()}
+    may_lead = {
+        metric: [row.label for row in rows if _stands(row.entries[column])]
+        for column, metric in metrics.items()
+    }
+    values = {arm.label: arm.by_seed for arm in arms}
+    found = leads(values, list(metrics.values()), may_lead)
+    best = {column: found[metric] for column, metric in metrics.items() if metric in found}
     return tuple(_with_best(row, best) for row in rows)
 
 
-def _with_best(row: Row, best: Mapping[tuple[str, Column], bool]) -> Row:
-    entries = {
-        column: replace(
-            entry,
-            is_best=(row.label, column) in best,
-            is_tied=best.get((row.label, column), False),
-        )
-        for column, entry in row.entries.items()
-    }
-    return Row(row.published, row.label, row.seeds, row.evidence, entries)
+def _with_best(row: Row, best: Mapping[Column, Lead]) -> Row:
+    entries = dict(row.entries)
+    for column, lead in best.items():
+        if row.label in lead.labels:
+            entries[column] = replace(entries[column], is_best=True, is_tied=lead.is_tied)
+    return replace(row, entries=entries)
 
 
-def _is_backed(entry: Entry) -> bool:
-    """Whether it may lead: two seeds or more, and no check says that its attack fell short."""
-    fell_short = entry.is_doubted or entry.mark in (names.MASKED, names.WEAK)
-    return entry.ours.seeds > 1 and not fell_short
+def _stands(entry: Entry) -> bool:
+    """Whether no check says that the attack fell short."""
+    return not entry.is_doubted and entry.mark not in (names.MASKED, names.WEAK)
 
 
 def _distance(rows: Sequence[Row], table: PaperTable) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from analysis.tables.latex import coded, escape, headings, line, number
+from analysis.tables.latex import coded, escape, headings, leading, line, number
 from analysis.tables.markdown import table_lines
 from analysis.tables.paper import Entry, PaperTable, Row, column_title, notes
 from analysis.tables.text import MISSING, percent, signed
@@ -56,7 +56,7 @@ def _document(table: PaperTable) -> str:
 def _entry(entry: Entry) -> str:
     text = f"{percent(entry.ours)} {entry.sign}".rstrip()
     text = f"**{text}**" if entry.is_best else text
-    return f"{text}{' =' if entry.is_tied else ''} ({printed(entry)})"
+    return f"{f'{text} {entry.tied}'.rstrip()} ({printed(entry)})"
 
 
 def _float(table: PaperTable) -> str:
@@ -88,6 +88,4 @@ def _lines(table: PaperTable, row: Row) -> list[str]:
 
 
 def _number(entry: Entry) -> str:
-    text = number(entry.ours, entry.sign)
-    text = f"\\textbf{{{text}}}" if entry.is_best else text
-    return f"{text}$^{{=}}$" if entry.is_tied else text
+    return leading(number(entry.ours, entry.sign), entry.is_best, entry.tied)

@@ -68,6 +68,29 @@ def test_best_is_among_rows_of_several_seeds(table: AccuracyTable) -> None:
     assert not any(table.is_best(row, names.CLEAN) for row in table.rows)  # all are equal
 
 
+def test_ties_are_told_in_every_format(table: AccuracyTable) -> None:
+    """Seeds 0 and 1 that sce and norm-sce share differ by 0.2 and 0.1: t = 3, p = 0.205."""
+    sce, norm, isce = table.rows
+    assert table.tied(sce, names.ROBUST) == "="
+    assert table.tied(norm, names.ROBUST) == table.tied(isce, names.ROBUST) == ""
+    assert "= where it is not significantly better than each other" in table.notes[0]
+    read = table_frame([table]).set_index(["label", "metric"])
+    assert read.loc[("sce", names.ROBUST), ["best", "not_significantly_better"]].all()
+    assert not read.loc["norm-sce", ["best", "not_significantly_better"]].to_numpy().any()
+    assert "*50.0 ± 24.8 ? =" in to_terminal(table)
+
+
+def test_a_significant_lead_is_no_tie(small: Results, group: Group) -> None:
+    """Differences of 0.2 and 0.21: t = 41, p = 0.016."""
+    frame = small.frame.copy()
+    frame.loc[frame["method"] == "sce", MARGIN_RAW] = [0.9, 0.91, 0.5]
+    frame.loc[frame["method"] == "norm-sce", MARGIN_RAW] = [0.7, 0.7, float("nan")]
+    found = accuracy_table(replace(small, frame=frame), group)
+    assert found.is_best(found.rows[0], MARGIN_RAW)
+    assert found.tied(found.rows[0], MARGIN_RAW) == ""
+    assert "| **77.0 ± 58.1 ?** |" in to_markdown([found])
+
+
 def test_notes_tell_choice_regret_and_what_is_missing(table: AccuracyTable) -> None:
     notes = " ".join(table.notes)
     assert "isce s=1.5 m=0.1 was chosen among 5 points of isce" in notes
@@ -93,7 +116,7 @@ def test_percent_and_points() -> None:
 
 def test_markdown(table: AccuracyTable) -> None:
     text = to_markdown([table])
-    assert "| sce | 3 | 3 seeds | unaudited | 90.0 ± 0.0 | **50.0 ± 24.8 ?** |" in text
+    assert "| sce | 3 | 3 seeds | unaudited | 90.0 ± 0.0 | **50.0 ± 24.8 ?** = |" in text
     assert "| isce s=1.5 m=0.1 | 1 | exploratory | unaudited | 90.0 † | 50.0 † ? |" in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     tables = re.split(r"\n\n", "\n".join(rows))
@@ -112,7 +135,7 @@ def test_latex_is_balanced(table: AccuracyTable) -> None:
             spans = sum(int(span) - 1 for span in re.findall(r"\\multicolumn\{(\d+)\}", line))
             assert line.replace(r"\&", "").count("&") + 1 + spans == len(columns)
     assert text.count("{") == text.count("}")
-    assert r"\textbf{50.0 {\scriptsize$\pm$ 24.8}$^{?}$}" in text
+    assert r"\textbf{50.0 {\scriptsize$\pm$ 24.8}$^{?}$}$^{=}$" in text
     assert r"50.0$^{\dagger ?}$" in text
     assert r"90.0$^{\dagger}$ &" in text  # clean: nothing attacks
     assert r"$\circ$ no threat model" in text
@@ -164,13 +187,19 @@ def test_masked_or_weak_never_leads(believed: AccuracyTable) -> None:
     assert believed.is_best(at, OWN["ce_deployed"].name) is False  # all others are masked or weak
 
 
-def test_best_of_those_that_stand_leads(group: Group) -> None:
-    rows = [
-        Row(mark, mark, 2, 2, mark, {"pgd": Estimate(mean, 0.1, 2)}, {"pgd": mark})
-        for mark, mean in ((names.MASKED, 0.9), (names.UNAUDITED, 0.6), (names.TRUSTED, 0.5))
-    ]
-    table = AccuracyTable(group, (), tuple(rows), ())
-    assert [table.is_best(row, "pgd") for row in rows] == [False, True, False]
+def test_best_of_those_that_stand_leads(
+    audited: Results, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metric, frame = OWN["ce_raw"].name, audited.frame.copy()
+    marks = {"mmc": names.MASKED, "quantised": names.WEAK, "at": names.UNAUDITED}
+    for method, accuracy in (("mmc", 0.9), ("quantised", 0.8), ("at", 0.6), ("sce", 0.5)):
+        frame.loc[frame["method"] == method, metric] = accuracy
+    monkeypatch.setattr(
+        "analysis.tables.accuracy.cell_marks",
+        lambda arm, *_: {metric: marks.get(arm.label, names.TRUSTED)},
+    )
+    found = accuracy_table(replace(audited, frame=frame), group)
+    assert [row.label for row in found.rows if found.is_best(row, metric)] == ["at"]
 
 
 def test_equal_rows_of_several_counts_of_seeds_are_equal(believed: AccuracyTable) -> None:

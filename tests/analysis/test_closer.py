@@ -20,7 +20,8 @@ from analysis.figures.embedding import Clouds, clouds
 from analysis.figures.exhibits import Gallery, gallery
 from analysis.figures.gallery import draw_exhibit, draw_gallery
 from analysis.figures.scatter import draw_cloud, draw_clouds
-from analysis.figures.style import PALETTE, method_colours
+from analysis.figures.separability import draw_separability, separability_frame
+from analysis.figures.style import PALETTE, appearances, method_colours
 from analysis.plan import Group, Plan
 from analysis.report import Report, write_report
 from analysis.runs import Results, load
@@ -243,6 +244,39 @@ def test_classes_differ_in_colour_and_in_marker() -> None:
     assert len(colours) == len(shapes) == 10
 
 
+# --- separability
+
+
+def test_separability_is_over_all_seeds_of_what_was_examined(looked: Results, group: Group) -> None:
+    frame = separability_frame(looked, group, "embedding").set_index("label")
+    assert frame.index.tolist() == ["sce", "isce s=2 m=0.1", LOUD]  # not what has no run yet
+    sce = frame.loc["sce"]
+    assert (sce["fisher"], sce["fisher_half_width"], sce["seeds"]) == (2.5, 0, 2)
+    assert sce["nearest_mean"] == pytest.approx(0.75)  # 0.7 and 0.8, not the first seed alone
+    assert sce["nearest_mean_half_width"] == pytest.approx(0.635310, abs=1e-6)
+    assert frame.loc[LOUD, "seeds"] == 1  # the other one failed
+    assert math.isnan(frame.loc[LOUD, "nearest_mean_half_width"])
+
+
+def test_separability_has_a_dot_and_its_interval_a_method(looked: Results, group: Group) -> None:
+    frame = separability_frame(looked, group, "embedding")
+    methods = looked.plan.methods
+    drawn_as = appearances(
+        zip(frame["method"], frame["label"], strict=True), method_colours(methods)
+    )
+    fisher, nearest = draw_separability(frame, drawn_as).axes
+    dots = [container[0].get_xydata()[0].tolist() for container in nearest.containers]
+    assert dots == [pytest.approx([75, 0]), pytest.approx([70, 1]), pytest.approx([80, 2])]
+    bar = nearest.containers[0][2][0].get_segments()[0][:, 0]
+    assert bar.tolist() == pytest.approx([75 - 63.5310, 75 + 63.5310], abs=1e-4)
+    labels = [text.get_text() for text in fisher.get_yticklabels()]
+    assert labels == ["sce", "isce s=2 m=0.1 †", f"{LOUD} †"]
+    assert fisher.get_ylim() == (2.5, -0.5)  # the first on top
+    assert fisher.get_xscale() == "linear" and fisher.get_xlim()[0] == 0
+    wide = frame.assign(fisher=[1.0, 2.0, 16.0])
+    assert draw_separability(wide, drawn_as).axes[0].get_xscale() == "log"
+
+
 # --- tables
 
 
@@ -337,7 +371,7 @@ def test_all_files_are_written(report: Report) -> None:
     made = {path.name for path in report.files}
     pictures = {
         f"{stem}.{kind}"
-        for stem in ("exhibits-looks", "embedding")
+        for stem in ("exhibits-looks", "embedding", "separability")
         for kind in ("png", "pdf", "svg", "csv")
     }
     assert pictures | {"table-embedding.csv", "table-theory.csv", "table-sharp.csv"} <= made
@@ -347,7 +381,8 @@ def test_all_files_are_written(report: Report) -> None:
 def test_several_data_sets_have_a_picture_each(store: str, tmp_path: Path) -> None:
     (_, look), files = look_closer(load(store, "looked-twice"), tmp_path)
     stems = ["exhibits-looks-lenet5-mnist5k", "exhibits-looks-lenet5-mnist"]
-    assert list(dict.fromkeys(path.stem for path in files)) == ["table-embedding", *stems]
+    apart = ["separability-lenet5-mnist5k", "separability-lenet5-mnist"]
+    assert list(dict.fromkeys(path.stem for path in files)) == [*apart, "table-embedding", *stems]
     assert [picture.data for picture in look.pictures] == [f"{stem}.csv" for stem in stems]
     assert look.notes == ()
     for stem, dataset in zip(stems, ("mnist5k", "mnist"), strict=True):
@@ -372,7 +407,7 @@ def test_a_diagnostic_without_any_run_is_left_out_and_said(looked: Results, tmp_
 
 def test_equal_findings_are_equal_files(looked: Results, report: Report, tmp_path: Path) -> None:
     _, again = look_closer(looked, tmp_path)
-    assert len(again) == 8 + 3
+    assert len(again) == 12 + 3
     for path in again:
         assert path.read_bytes() == report.page.with_name(path.name).read_bytes(), path.name
 
@@ -384,7 +419,7 @@ def test_section_has_a_part_a_diagnostic(section: html.HtmlElement) -> None:
         "The theory on the models' own images",
         "sharp",
     ]
-    assert len(list(section.iter("img"))) == 2
+    assert len(list(section.iter("img"))) == 3
     captions = [caption.text_content() for caption in section.iter("caption")]
     assert len(captions) == 3
     assert all("lenet5/mnist5k" in caption for caption in captions)

@@ -1,21 +1,48 @@
-"""Figures over all methods: accuracy along eps and steps, clean against robust accuracy."""
+"""Figures over all methods: accuracy along eps and steps, clean against robust, training."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.choice import shown_arms
 from analysis.figures.curves import curves, curves_frame, draw_curves
-from analysis.figures.style import method_colours, save
+from analysis.figures.style import (
+    DASHES,
+    MARKERS,
+    PALETTE,
+    Appearance,
+    appearances,
+    method_colours,
+    save,
+)
 from analysis.figures.tradeoff import _front, draw_tradeoff, tradeoff_frame
+from analysis.figures.training import _stretched, _unstretched, draw_training, training_frame
 from analysis.plan import Group
 from analysis.runs import Results
 from trainables import names
 
 from .tracked_study import MARGIN_RAW, WEAK
+
+
+def drawn(results: Results, group: Group) -> Mapping[str, Appearance]:
+    """How the report draws a study's configurations."""
+    arms = [(arm.method, arm.label) for arm in shown_arms(results, group)]
+    return appearances(arms, method_colours(results.plan.methods))
+
+
+def test_what_is_drawn_differs_in_grey_too() -> None:
+    """Methods share no colour and marker, arms of a method share its colour alone."""
+    shown = [(f"m{i}", f"m{i}") for i in range(len(MARKERS))] + [("m0", "m0 s=2")]
+    found = appearances(shown, method_colours([method for method, _ in shown[:-1]]))
+    assert len({look.marker for look in list(found.values())[:-1]}) == len(MARKERS)
+    assert found["m0"].colour == found["m0 s=2"].colour == PALETTE[0]
+    assert (found["m0"].marker, found["m0"].dash) != (found["m0 s=2"].marker, found["m0 s=2"].dash)
+    assert len(MARKERS) % len(DASHES) == 1
 
 
 def test_a_curve_is_an_attack_of_which_one_number_varies(small: Results, group: Group) -> None:
@@ -50,7 +77,7 @@ def test_points_are_means_over_seeds(small: Results, group: Group) -> None:
 
 def test_lines_and_bands_are_drawn_in_percent(small: Results, group: Group) -> None:
     frame = curves_frame(small, group)
-    figure = draw_curves(frame, method_colours(small.plan.methods))
+    figure = draw_curves(frame, drawn(small, group))
     (axes,) = (axes for axes in figure.axes if axes.get_visible())
     assert len(axes.lines) == len(axes.collections) == frame["label"].nunique()
     assert axes.lines[0].get_ydata()[1] == pytest.approx(60)
@@ -84,9 +111,78 @@ def test_the_front_is_what_nothing_exceeds_in_both() -> None:
 
 def test_tradeoff_is_drawn(small: Results, group: Group, tmp_path) -> None:  # type: ignore[no-untyped-def]
     frame = tradeoff_frame(small, group)
-    figure = draw_tradeoff(frame, method_colours(small.plan.methods), "PGD")
+    figure = draw_tradeoff(frame, drawn(small, group), "PGD")
     axes = figure.axes[0]
     assert axes.get_title() == "PGD"
     marks = np.array([c[0].get_xydata()[0] for c in axes.containers])
     assert marks == pytest.approx(100 * frame[["clean", "robust"]].to_numpy())
     assert len(save(figure, tmp_path, "tradeoff")) == 3
+
+
+# --- training
+
+
+def test_training_is_a_mean_over_the_seeds_that_ended(small: Results, group: Group) -> None:
+    frame = training_frame(small, group)
+    assert list(frame.columns[4:]) == ["quantity", "epoch", "mean", "half_width", "seeds"]
+    loss = frame[frame["quantity"] == names.TRAIN_LOSS].set_index(["label", "epoch"])
+    assert loss.loc[("sce", 1), "mean"] == pytest.approx((2 + 3 + 4) / 3)
+    assert loss.loc[("sce", 2), "mean"] == pytest.approx((1 + 2 + 3) / 3)  # logged twice
+    assert loss.loc[("sce", 1), "half_width"] == pytest.approx(2.48414, abs=1e-5)  # t of two
+    assert loss.loc[("norm-sce", 1), ["mean", "seeds"]].tolist() == [2.5, 2]
+    assert loss.loc[("isce s=1.5 m=0.1", 1), "seeds"] == 1
+    validation = frame[frame["quantity"] == names.VALIDATION_ACCURACY]
+    sce = validation[validation["label"] == "sce"]
+    assert sce["mean"].tolist() == pytest.approx([0.6, 0.91])
+
+
+def test_only_runs_that_tables_show_are_asked(
+    small: Results, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, ask = [], small.client.get_metric_history
+    monkeypatch.setattr(
+        small.client, "get_metric_history", lambda run, key: asked.append(run) or ask(run, key)
+    )
+    frame = training_frame(small, group)
+    assert set(frame["label"]) == {"sce", "norm-sce", "isce s=1.5 m=0.1"}
+    assert len(asked) == 3 * (3 + 2 + 1)  # the grid has five more
+
+
+def test_a_failed_training_is_no_result(small: Results, group: Group) -> None:
+    frame = small.frame.assign(state=small.frame["state"].where(small.frame["seed"] != 1, "failed"))
+    found = training_frame(replace(small, frame=frame), group)
+    assert found.loc[found["label"] == "sce", "seeds"].unique().tolist() == [2]
+    assert found.loc[found["label"] == "norm-sce", "seeds"].unique().tolist() == [1]
+
+
+def test_a_seed_that_stopped_early_leaves_the_others(small: Results, group: Group) -> None:
+    ask = small.client.get_metric_history
+
+    class Stopped:
+        def get_metric_history(self, run: str, key: str) -> list[object]:
+            return [point for point in ask(run, key) if run != first or point.step == 1]
+
+    first = small.rows(group, "sce")["run_id"].iloc[0]
+    frame = training_frame(replace(small, client=Stopped()), group)  # type: ignore[arg-type]
+    loss = frame[(frame["quantity"] == names.TRAIN_LOSS) & (frame["label"] == "sce")]
+    assert loss["seeds"].tolist() == [3, 2]
+    assert loss["mean"].tolist() == pytest.approx([3, 2.5])
+
+
+def test_accuracies_share_an_axis_and_each_loss_has_its_own(small: Results, group: Group) -> None:
+    figure = draw_training(training_frame(small, group), drawn(small, group))
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    train, validation, *losses = shown
+    assert [axes.get_title() for axes in losses] == ["sce", "norm-sce", "isce s=1.5 m=0.1"]
+    assert [len(axes.lines) for axes in shown] == [3, 3, 1, 1, 1]
+    assert train.get_ylim() == validation.get_ylim() == (50, 99.9)
+    assert train.lines[0].get_ydata().tolist() == pytest.approx([50, 99.9])  # 100 % is cut
+    assert validation.lines[0].get_ydata().tolist() == pytest.approx([60, 91])
+    assert losses[0].lines[0].get_ydata().tolist() == pytest.approx([3, 2])
+    assert len({axes.get_ylim() for axes in losses}) == 3
+
+
+def test_the_accuracies_axis_is_logarithmic_in_the_error() -> None:
+    values = np.array([0.0, 90.0, 99.0, 99.9, 100.0])
+    assert np.diff(_stretched(values)) == pytest.approx([1, 1, 1, 0])
+    assert _unstretched(_stretched(values[:4])) == pytest.approx(values[:4])

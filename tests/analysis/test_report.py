@@ -16,7 +16,9 @@ from analysis.runs import Results
 from trainables import names
 
 OVERVIEWS = {
-    f"{figure}.{kind}" for figure in ("curves", "tradeoff") for kind in ("png", "pdf", "svg", "csv")
+    f"{figure}.{kind}"
+    for figure in ("curves", "tradeoff", "training")
+    for kind in ("png", "pdf", "svg", "csv")
 }
 FILES = {
     "index.html",
@@ -136,7 +138,7 @@ def test_study_without_a_surface(store: str, tmp_path: Path) -> None:
 def test_two_data_sets_have_a_surface_and_a_table_each(store: str, tmp_path: Path) -> None:
     report = write_report(store, "double", tmp_path, "study report double")
     stems = {path.stem for path in report.files if path.suffix == ".svg"}
-    kinds = ("figure3-isce", "heatmaps-isce", "curves", "tradeoff")
+    kinds = ("figure3-isce", "heatmaps-isce", "curves", "tradeoff", "training")
     each = {f"{kind}-lenet5-{data}" for kind in kinds for data in ("mnist5k", "mnist")}
     assert stems == {*each, "effects-methods"}
     text = report.page.read_text(encoding="utf-8")
