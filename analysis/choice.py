@@ -10,7 +10,7 @@ from functools import cached_property
 import pandas as pd
 
 from analysis.plan import Group
-from analysis.runs import Results
+from analysis.runs import DONE, Results
 from trainables import names
 
 _VALIDATION_CLEAN = names.clean_name(names.VALIDATION)
@@ -117,6 +117,12 @@ class Arm:
         if metric not in self.rows:
             return pd.Series(math.nan, index=self._seeds, name=metric)
         return pd.Series(self.rows[metric].to_numpy(), index=self._seeds, name=metric)
+
+    @cached_property
+    def runs(self) -> dict[int, str]:
+        """The finished run of each seed."""
+        done = self.rows[self.rows["state"] == DONE]
+        return dict(zip(map(int, done["seed"]), done["run_id"], strict=True))
 
     @cached_property
     def _seeds(self) -> pd.Index:
