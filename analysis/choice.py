@@ -10,7 +10,7 @@ from functools import cached_property
 import pandas as pd
 
 from analysis.plan import Group
-from analysis.runs import Results
+from analysis.runs import DONE, Results
 from analysis.tables.text import share
 from trainables import names
 
@@ -138,6 +138,12 @@ class Arm:
     def by_seed(self) -> pd.DataFrame:
         """The rows, indexed by seed."""
         return self.rows.set_index("seed")
+
+    @cached_property
+    def runs(self) -> dict[int, str]:
+        """The finished run of each seed."""
+        done = self.rows[self.rows["state"] == DONE]
+        return dict(zip(map(int, done["seed"]), done["run_id"], strict=True))
 
     @cached_property
     def _seeds(self) -> pd.Index:

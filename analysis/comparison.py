@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.choice import Arm, shown_arms
-from analysis.images import crossed_interval, worst_by_seed
+from analysis.images import Images
 from analysis.plan import Cell, Group, Plan, Protocol
 from analysis.runs import Results
 from analysis.statistics import (
@@ -158,13 +158,14 @@ def verdicts(results: Results, group: Group, audits: Audits = NONE) -> list[Verd
     Those are the methods that validation chose for or that have control arms; of a study that
     names neither, all but the baseline. Each is compared with the baseline and its controls.
     """
+    images = Images(results)
     plan, arms = results.plan, shown_arms(results, group)
     protocol = plan.protocol(group)
     pairs = list(_pairs(plan, arms))
     involved = {arm.label: arm for subject, others in pairs for arm in (subject, *others)}
     marks = {label: cell_marks(arm, protocol, audits) for label, arm in involved.items()}
     return [
-        Verdict(threat, subject.label, _against(results, threat, subject, others, marks))
+        Verdict(threat, subject.label, _against(images, threat, subject, others, marks))
         for threat in threats(protocol)
         for subject, others in pairs
     ]
@@ -183,42 +184,25 @@ def _pairs(plan: Plan, arms: Sequence[Arm]) -> Iterator[tuple[Arm, list[Arm]]]:
 
 
 def _against(
-    results: Results,
+    images: Images,
     threat: Threat,
     subject: Arm,
     others: Sequence[Arm],
     marks: Mapping[str, Mapping[str, str]],
 ) -> tuple[Versus, ...]:
-    mine = _values(results, threat, subject)
-    values = {arm.label: _values(results, threat, arm) for arm in others}
-    differences = {label: compare(mine, found) for label, found in values.items()}
-    adjusted = holm([difference.p for difference in differences.values()])
-    return tuple(
-        _versus(
-            difference=differences[arm.label],
-            p=p,
-            equal=equivalence(mine, values[arm.label], MARGIN),
-            crossed=crossed_interval(results, subject, arm, threat.cells),
-            labels=(subject.label, arm.label),
-            marks=[_mark(threat, marks[label]) for label in (subject.label, arm.label)],
-        )
-        for arm, p in zip(others, adjusted, strict=True)
-    )
-
-
-def _versus(
-    *,
-    difference: Difference,
-    p: float,
-    equal: float,
-    crossed: tuple[float, float],
-    labels: tuple[str, str],
-    marks: Sequence[str],
-) -> Versus:
-    word = _word(difference, p, equal, crossed)
-    higher = {BETTER: (0,), WORSE: (1,), EQUAL: (0, 1)}.get(word, ())
-    doubted = {labels[i]: marks[i] for i in higher if marks[i] != names.TRUSTED}
-    return Versus(labels[1], difference, crossed, p, word, doubted)
+    mine, *theirs = (_values(images, threat, arm) for arm in (subject, *others))
+    differences = [compare(mine, values) for values in theirs]
+    crossed = images.crossed_intervals([(subject, other, threat.cells) for other in others])
+    found = []
+    for other, values, difference, p, interval in zip(
+        others, theirs, differences, holm([each.p for each in differences]), crossed, strict=True
+    ):
+        word = _word(difference, p, equivalence(mine, values, MARGIN), interval)
+        higher = {BETTER: [subject], WORSE: [other], EQUAL: [subject, other]}.get(word, [])
+        seen = {arm.label: _mark(threat, marks[arm.label]) for arm in higher}
+        doubted = {label: mark for label, mark in seen.items() if mark != names.TRUSTED}
+        found.append(Versus(other.label, difference, interval, p, word, doubted))
+    return tuple(found)
 
 
 def _word(difference: Difference, p: float, equal: float, crossed: tuple[float, float]) -> str:
@@ -233,9 +217,9 @@ def _word(difference: Difference, p: float, equal: float, crossed: tuple[float, 
     return EQUAL if equal < _ALPHA else UNSEEN
 
 
-def _values(results: Results, threat: Threat, arm: Arm) -> pd.Series:
+def _values(images: Images, threat: Threat, arm: Arm) -> pd.Series:
     """Accuracy by seed; the headline's is tracked."""
-    return arm.values(names.ROBUST) if threat.leads else worst_by_seed(results, arm, threat.cells)
+    return arm.values(names.ROBUST) if threat.leads else images.worst_by_seed(arm, threat.cells)
 
 
 def _mark(threat: Threat, marks: Mapping[str, str]) -> str:

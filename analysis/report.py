@@ -19,7 +19,10 @@ from analysis.ablation import Ablation, ablation_frame, ablations, level_text
 from analysis.answer import Answer, first_answer
 from analysis.choice import choice_note, shown_arms
 from analysis.citation import bibtex, repeat
-from analysis.claims import NOT_RUN, Claim, Finding, claims_frame, judge_claims, read_claims
+from analysis.claims.claim import Claim
+from analysis.claims.file import read_claims
+from analysis.claims.judge import FORMULA, NOT_RUN, Finding, judge_claims
+from analysis.claims.tell import claims_frame
 from analysis.closer import look_closer
 from analysis.comparison import verdicts_frame
 from analysis.figures.curves import curves_frame, draw_curves
@@ -149,7 +152,7 @@ def write_report(
     files += _write_beside(beside, folder)
     answers = [first_answer(results, group, audits) for group in results.plan.groups]
     files += _write_verdicts(answers, folder)
-    findings, judged = _write_claims(results, claimed, folder)
+    findings, judged = _write_claims(results, claimed, audits, folder, always=claims is not None)
     files += judged
     shown, drawn = _write_surfaces(results, folder)
     overviews, overviewed = _write_overviews(results, folder)
@@ -277,11 +280,15 @@ def _write_effects(results: Results, folder: Path) -> tuple[list[Effects], list[
 
 
 def _write_claims(
-    results: Results, claims: Sequence[Claim], folder: Path
+    results: Results, claims: Sequence[Claim], audits: Audits, folder: Path, *, always: bool
 ) -> tuple[list[Finding], list[Path]]:
-    """The claims as these results have them; nothing where none speaks of any."""
-    findings = judge_claims(results, claims) if results.plan.groups else []
-    if all(finding.verdict == NOT_RUN for finding in findings):
+    """The claims as these results have them; unless `always`, nothing where none speaks of any.
+
+    Formulas are evaluated whatever the study is about: that alone is no reason to show claims.
+    """
+    findings = judge_claims(results, claims, audits)
+    idle = all(each.verdict == NOT_RUN or each.reading == FORMULA for each in findings)
+    if idle and not always and "property" not in results.plan.figures:
         return [], []
     return findings, [save_data(claims_frame(findings), folder, "claims")]
 

@@ -20,6 +20,9 @@ _OF_LOSS = {
 # Section 4.1: "we set s = 1 and m = 0.1"; the logits' normalisation is METHODS 1's reading.
 _ISCE = {"loss.s": "1", "loss.m": "0.1", "loss.normalize": "logits"}
 
+_CONTROLS = {"norm-sce": {"loss.m": "0"}, "isce-raw": {"loss.normalize": "none"}}
+ROWS = ("SCE", "Center", "L-GM", "ArcFace", "MMC", "I-SCE", "Random", "LS", "AT")
+
 
 def row_of(params: Mapping[str, str]) -> str | None:
     """The paper's name for a configuration; None where its tables have no such row.
@@ -35,6 +38,23 @@ def row_of(params: Mapping[str, str]) -> str | None:
     if loss == "isce":
         return "I-SCE" if all(params.get(key) == value for key, value in _ISCE.items()) else None
     return _OF_LOSS.get(loss)
+
+
+def control_of(params: Mapping[str, str]) -> str | None:
+    """Which of the control arms that every I-SCE study needs a configuration is (METHODS 1).
+
+    Returns:
+        `norm-sce` (normalised, no margin), `isce-raw` (the paper's s and m, not normalised), or
+        None.
+    """
+    plain = (params.get("regime", "standard"), params.get("transform", "none"))
+    if params.get("loss") != "isce" or plain != ("standard", "none"):
+        return None
+    known = {key: params.get(key) for key in _ISCE}
+    for name, changed in _CONTROLS.items():
+        if known == {**_ISCE, **changed}:
+            return name
+    return None
 
 
 def column_of(cell: Cell, group: Group, backbone: str) -> Column | None:

@@ -187,8 +187,8 @@ def paper_tables(results: Results, group: Group, audits: Audits = NONE) -> list[
     """
     return [
         _table(results, group, table, columns, reading, audits)
-        for table, columns in _tables(results.plan, group)
-        for reading in _readings(results.plan, group, columns)
+        for table, columns in rebuilt(results.plan, group)
+        for reading in readings(results.plan, group, columns)
     ]
 
 
@@ -314,7 +314,7 @@ def _heading(column: Column) -> Heading:
     return Heading("", ATTACK_TITLES[column.attack], size, column.steps, column.goal)
 
 
-def _tables(plan: Plan, group: Group) -> Iterator[tuple[Table, tuple[Column, ...]]]:
+def rebuilt(plan: Plan, group: Group) -> Iterator[tuple[Table, tuple[Column, ...]]]:
     """The paper's tables that a group stands beside, with their columns of its data set."""
     declared = plan.protocol(group).rebuilds
     dataset = STANDS_FOR.get(group.dataset, group.dataset)
@@ -330,7 +330,7 @@ def _tables(plan: Plan, group: Group) -> Iterator[tuple[Table, tuple[Column, ...
             yield table, columns
 
 
-def _readings(plan: Plan, group: Group, columns: Sequence[Column]) -> list[Reading]:
+def readings(plan: Plan, group: Group, columns: Sequence[Column]) -> list[Reading]:
     """The readings under which the group's cells fill attacked columns."""
     backbone = columns[0].backbone
     found: dict[tuple[str, str, str, tuple[tuple[str, str], ...]], dict[Column, Cell]] = {}

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import comparison
 from analysis.comparison import EQUAL, UNSEEN, WORSE, threats, verdicts, verdicts_frame
+from analysis.images import Images
 from analysis.plan import Cell, Group, Plan, Protocol
 from analysis.runs import Results
 from trainables import names
@@ -81,8 +81,11 @@ def seeded(small: Results, group: Group, gains: tuple[float, ...], **marks: str)
 def crossed(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, float]]:
     """What the bootstrap says against each other, in place of outcomes; below zero by default."""
     told: dict[str, tuple[float, float]] = {}
-    found = lambda results, subject, other, cells: told.get(other.label, (-0.2, -0.1))  # noqa: E731
-    monkeypatch.setattr(comparison, "crossed_interval", found)
+
+    def intervals(images: Images, pairs: list[Any]) -> list[tuple[float, float]]:
+        return [told.get(other.label, (-0.2, -0.1)) for _, other, _ in pairs]
+
+    monkeypatch.setattr(Images, "crossed_intervals", intervals)
     return told
 
 
