@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from analysis.tables.latex import coded, escape, headings, leading, line, number
+from analysis.tables.latex import Body, document, escape, leading, number
 from analysis.tables.markdown import table_lines
 from analysis.tables.paper import Entry, PaperTable, Row, column_title, notes
 from analysis.tables.text import MISSING, percent, signed
@@ -17,8 +17,18 @@ def to_markdown(tables: Sequence[PaperTable]) -> str:
 
 
 def to_latex(tables: Sequence[PaperTable]) -> str:
-    r"""All tables, one `table*` environment each; needs `\usepackage{booktabs}`."""
-    return "% Needs \\usepackage{booktabs}.\n" + "\n".join(_float(table) for table in tables)
+    r"""All tables, one `table*` float each or more; needs `\usepackage{booktabs}`."""
+    bodies = [
+        Body(
+            environment="table*",
+            caption=f"{table.title} ({table.group}).",
+            section=table.section,
+            rows=[_lines(table, row) for row in table.rows],
+            notes=list(notes(table)),
+        )
+        for table in tables
+    ]
+    return document(bodies)
 
 
 def row_title(row: Row) -> str:
@@ -59,32 +69,11 @@ def _entry(entry: Entry) -> str:
     return f"{f'{text} {entry.tied}'.rstrip()} ({printed(entry)})"
 
 
-def _float(table: PaperTable) -> str:
-    caption = coded(escape(" ".join([f"{table.title} ({table.group}).", *notes(table)])))
-    return "\n".join(
-        [
-            "\\begin{table*}[tbp]",
-            "\\centering\\scriptsize\\setlength{\\tabcolsep}{2.5pt}",
-            f"\\caption{{{caption}}}",
-            f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
-            "\\toprule",
-            *headings(table.section),
-            "\\midrule",
-            *(part for row in table.rows for part in _lines(table, row)),
-            "\\bottomrule",
-            "\\end{tabular}",
-            "\\end{table*}",
-            "",
-        ]
-    )
-
-
-def _lines(table: PaperTable, row: Row) -> list[str]:
-    """Two lines a row: ours, and below it the published numbers and differences."""
+def _lines(table: PaperTable, row: Row) -> list[list[str]]:
+    """Ours, and below it the published numbers and differences."""
     entries = [row.entries[column] for column in table.columns]
-    ours = [_number(entry) for entry in entries]
     theirs = [f"{{\\tiny {escape(printed(entry))}}}" for entry in entries]
-    return [line([escape(row_title(row)), *ours]), f"{line(['', *theirs])}[2pt]"]
+    return [[escape(row_title(row)), *map(_number, entries)], ["", *theirs]]
 
 
 def _number(entry: Entry) -> str:
