@@ -22,7 +22,7 @@ from analysis.citation import bibtex, repeat
 from analysis.claims.claim import Claim
 from analysis.claims.file import read_claims
 from analysis.claims.judge import FORMULA, NOT_RUN, Finding, judge_claims
-from analysis.claims.tell import claims_frame
+from analysis.claims.tell import READING_TITLES, claims_frame, tally
 from analysis.closer import look_closer
 from analysis.comparison import verdicts_frame
 from analysis.figures.curves import curves_frame, draw_curves
@@ -350,7 +350,14 @@ def _interactive(results: Results, data: Grid, suffix: str, *, with_library: boo
     )
 
 
-def _page(results: Results, command: str, *, beside: Sequence[PaperTable], **shown: Any) -> str:
+def _page(
+    results: Results,
+    command: str,
+    *,
+    beside: Sequence[PaperTable],
+    claims: Sequence[Finding],
+    **shown: Any,
+) -> str:
     environment = Environment(
         loader=PackageLoader("analysis"),
         autoescape=True,
@@ -359,10 +366,14 @@ def _page(results: Results, command: str, *, beside: Sequence[PaperTable], **sho
         lstrip_blocks=True,
     )
     calibrations = calibration_frame(beside)
+    tallied = tally([finding for finding in claims if finding.verdict != NOT_RUN])
     environment.filters.update(percent=percent, points=points, coded=_coded)
     return environment.get_template("report.html.j2").render(
         plan=results.plan,
         anchor=anchor,
+        tallied=tallied,
+        verdicts_of_claims=sorted(set().union(*tallied.values())),
+        reading_titles=READING_TITLES,
         beside=[(table, list(notes(table))) for table in beside],
         calibrations=calibrations.to_dict("records"),
         nearest=list(nearest_readings(calibrations)),
@@ -376,6 +387,7 @@ def _page(results: Results, command: str, *, beside: Sequence[PaperTable], **sho
         unfinished=results.unfinished.to_dict("records"),
         provenance=_provenance(results, command),
         study_file=results.study_file,
+        claims=claims,
         bibtex=bibtex(results),
         repeat=repeat(results, command),
         slips=slips.TEXT,

@@ -7,8 +7,16 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from analysis.claims.claim import CLEAN, HEADLINE
 from analysis.claims.compare import Comparison
-from analysis.claims.judge import Finding
+from analysis.claims.judge import FORMULA, Finding
+
+# Readings by the words that readers see; those of eps speak for themselves.
+READING_TITLES = {
+    HEADLINE: "Under the headline attack, which leads",
+    CLEAN: "Without an attack",
+    FORMULA: "Formulas, with nothing trained",
+}
 
 
 def tally(findings: Sequence[Finding]) -> dict[str, Counter[str]]:
