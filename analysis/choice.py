@@ -92,9 +92,9 @@ def choice_note(choice: Choice) -> str:
         else "Its test headline is missing, so its test regret is unknown."
     )
     return (
-        f"{choice.label} was chosen among {choice.points} points of {choice.method} by the "
-        f"validation headline ({share(choice.validation)}; ties: clean validation accuracy, then "
-        f"the smaller values). {test}"
+        f"{choice.label} was chosen among {choice.points} point{'' if choice.points == 1 else 's'} "
+        f"of {choice.method} by the validation headline ({share(choice.validation)}; ties: clean "
+        f"validation accuracy, then the smaller values). {test}"
     )
 
 
