@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from analysis.choice import Arm
-from analysis.claims.claim import CHOSEN, CLEAN, HEADLINE, Cells, Claim
+from analysis.claims.claim import CHOSEN, Claim
 from analysis.claims.compare import AGAINST, FOR, OPEN, Comparison, bounded, compared
 from analysis.claims.formula import Evaluation, evaluate
 from analysis.claims.place import Place, View
@@ -92,20 +92,14 @@ def _findings(places: Sequence[Place], claim: Claim) -> Iterator[Finding]:
 def _judge(place: Place, claim: Claim, view: View) -> Finding:
     """One finding; what a reduced setting shows is told and decides nothing."""
     found = _judged(place, claim, view)
-    notes = tuple(dict.fromkeys(filter(None, [claim.note, *_printed(claim, place, view)])))
+    dataset = STANDS_FOR.get(place.group.dataset, place.group.dataset)
+    printed = printed_note(claim, view.cells, dataset) if view.cells else ""
+    notes = tuple(filter(None, [claim.note, printed]))
     reduced = place.reduced(claim)
     if not reduced or found.verdict == NOT_RUN:
         return replace(found, notes=notes)
     reason = f"{reduced}: decides nothing of the claim; here {found.reason}"
     return replace(found, verdict=UNDECIDED, reason=reason, reduced=reduced, notes=notes)
-
-
-def _printed(claim: Claim, place: Place, view: View) -> Iterator[str]:
-    if view.reading not in (HEADLINE, CLEAN):
-        dataset = STANDS_FOR.get(place.group.dataset, place.group.dataset)
-        for item in claim.under:
-            if isinstance(item, Cells):
-                yield printed_note(claim, item, dataset)
 
 
 def _judged(place: Place, claim: Claim, view: View) -> Finding:
@@ -191,17 +185,22 @@ def _words(claim: Claim) -> tuple[str, str]:
     """What is said of the others where the claim comes out, and where its opposite does."""
     if claim.within:
         return "within", "outside of"
-    unit = "" if claim.measure else " points"
     if claim.as_good_as:
-        return f"within {claim.margin:g}{unit} of", f"more than {claim.margin:g}{unit} from"
+        margin = _amount(claim, claim.margin)
+        return f"within {margin} of", f"more than {margin} from"
     if claim.no_worse_than:
-        return (
-            f"no more than {claim.margin:g}{unit} worse than",
-            f"more than {claim.margin:g}{unit} worse than",
-        )
+        margin = _amount(claim, claim.margin)
+        return f"no more than {margin} worse than", f"more than {margin} worse than"
     if claim.by:
-        return f"more than {claim.by:g}{unit} better than", f"not {claim.by:g}{unit} better than"
+        by = _amount(claim, claim.by)
+        return f"more than {by} better than", f"not {by} better than"
     return "better than", "worse than"
+
+
+def _amount(claim: Claim, value: float) -> str:
+    """`1 point`, or the number of a diagnostic."""
+    unit = "" if claim.measure else " point" if value == 1 else " points"
+    return f"{value:g}{unit}"
 
 
 def _told(words: str, comparisons: Sequence[Comparison]) -> str:

@@ -60,11 +60,13 @@ class View:
         reading: How it is called: the headline, or a reading of eps.
         yardsticks: The cells.
         absent: The paper's columns that are claimed on and the study does not have.
+        cells: What the claim says of them; None of anything but cells.
     """
 
     reading: str
     yardsticks: tuple[Yardstick, ...]
     absent: tuple[Column, ...] = ()
+    cells: Cells | None = None
 
 
 class Place:
@@ -170,7 +172,7 @@ class Place:
             if found:
                 absent = tuple(column for column in wanted if column not in found)
                 yardsticks = tuple(_yardstick(*pair) for pair in found.items())
-                yield View(reading.title, yardsticks, absent if item.table else ())
+                yield View(reading.title, yardsticks, absent if item.table else (), item)
 
     def _measured(self, measure: Measure) -> Iterator[View]:
         for label, kind in self._plan.diagnostics.items():

@@ -20,12 +20,12 @@ READING_TITLES = {
 
 
 def tally(findings: Sequence[Finding]) -> dict[str, Counter[str]]:
-    """Reading -> how many findings of each verdict; readings in order, not run ones apart.
+    """Reading -> how many findings of each verdict; readings in order, formulas last.
 
     Verdicts are those of `Finding.told`. What no reading was found for stands under the empty one.
     """
     counts: dict[str, Counter[str]] = {}
-    for finding in findings:
+    for finding in sorted(findings, key=lambda finding: finding.reading == FORMULA):
         counts.setdefault(finding.reading, Counter())[finding.told] += 1
     return counts
 

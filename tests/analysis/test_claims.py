@@ -44,7 +44,7 @@ def test_better_than_all_others_by_trusted_numbers_is_reproduced() -> None:
     first = finding.comparisons[0]
     assert first.difference.estimate.mean == pytest.approx(0.104)
     assert first.yardstick.title == "PGD in a ball"
-    # Seeds differ by 10, 12, 9, 10 and 11 points: that and no image varies.
+    # Seeds differ by 10, 12, 9, 10 and 11 point: that and no image varies.
     assert 9 <= 100 * first.crossed[0] < 10.4 < 100 * first.crossed[1] <= 12
 
 
@@ -116,7 +116,7 @@ def test_claims_at_full_scale_are_reduced_by_scale_and_subset_wherever_they_stan
 def test_what_is_not_seen_is_undecided_with_what_would_be() -> None:
     (finding,) = findings(study({"isce": LOW, "sce": LOW[::-1]}), BETTER)
     assert (finding.verdict, finding.reason) == (UNDECIDED, "no difference seen: sce")
-    # Differences 1, -2, 0, 2, -1 points, SD 1.58: with 5 seeds 1.68 SD are found 4 times of 5.
+    # Differences 1, -2, 0, 2, -1 point, SD 1.58: with 5 seeds 1.68 SD are found 4 times of 5.
     assert finding.comparisons[0].detectable_shown == "2.7"
 
 
@@ -195,7 +195,7 @@ def test_no_worse_than_looks_at_one_side() -> None:
     no_worse = {"id": "a", "claim": "a", "arm": "isce", "no_worse_than": ["sce"]}
     assert judged(study({"isce": HIGH, "sce": LOW}), no_worse) == (
         REPRODUCED,
-        "no more than 1 points worse than sce",
+        "no more than 1 point worse than sce",
     )
     less = [value - 0.005 + 0.001 * seed for seed, value in enumerate(LOW)]
     assert judged(study({"isce": less, "sce": LOW}), no_worse)[0] == REPRODUCED
@@ -255,11 +255,11 @@ def grid(default: list[float], largest: list[float], control: list[float]) -> An
 def test_the_papers_point_is_compared_with_validations_choice() -> None:
     nearly = [value - 0.001 * (seed % 2) for seed, value in enumerate(HIGH)]
     verdict, reason = judged(grid(nearly, HIGH, LOW), DEFAULT)
-    assert (verdict, reason) == (REPRODUCED, "within 1 points of grid s=2")
+    assert (verdict, reason) == (REPRODUCED, "within 1 point of grid s=2")
     assert judged(grid(LOW, HIGH, LOW), DEFAULT)[0] == CONTRADICTED
     assert judged(grid(HIGH, LOW, LOW), DEFAULT) == (
         REPRODUCED,
-        "within 1 points of grid s=1 m=0.1",  # validation chooses it itself
+        "within 1 point of grid s=1 m=0.1",  # validation chooses it itself
     )
 
 

@@ -198,6 +198,16 @@ def test_notes_say_what_the_papers_own_numbers_do() -> None:
     assert finding.notes == ("As printed in Table 5: so in 8 of 8 comparisons.",)
 
 
+def test_each_reading_is_told_of_its_own_table() -> None:
+    arms = {"isce": everywhere(HIGH), "arcface": everywhere(LOW)}
+    params = {"arcface": {**claimed_study.SCE, "loss": "arcface"}}
+    results = study(arms, params=params, group=("mnist", "resnet32"))
+    tables = {"under": [{"table": 1}, {"table": 3}], "better_than": ["ArcFace"]}
+    found = by_reading(results, {**OWN, **tables})
+    assert found[PATH_READING].notes[0].startswith("As printed in Table 1: so in 7 of 8")
+    assert found["ε as overshoot"].notes == ("As printed in Table 3: so in 4 of 4 comparisons.",)
+
+
 DIAGNOSED = {"id": "a", "claim": "a", "arm": "isce"}
 NUMBER = {"diagnostic": "theory", "number": "larger"}
 

@@ -183,7 +183,12 @@ def test_claims_of_ones_own_are_judged_and_the_page_opens(finished, tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert f"opened {(tmp_path / 'made' / 'index.html').as_uri()}" in done.stdout
+    made = tmp_path / "made"
+    assert f"opened {(made / 'index.html').as_uri()}" in done.stdout
+    page = (made / "index.html").read_text()
+    assert "My &lt;b&gt;loss&lt;/b&gt; wins." in page
+    assert "no result of nobody there" in page
+    assert "mine,My <b>loss</b> wins." in (made / "claims.csv").read_text()
 
 
 def test_a_mistake_in_claims_writes_nothing(finished, tmp_path):
@@ -207,3 +212,4 @@ def test_a_figure_of_a_formula_needs_no_training(folder):
     page = (folder.path / "results" / "reports" / "figure5" / "index.html").read_text()
     assert "results/reports/figure5/index.html" in output
     assert "Three panels" in page and "First answer" not in page
+    assert "z is above 0 at each of 250000 points" in page
