@@ -25,6 +25,7 @@ from analysis.claims.judge import FORMULA, NOT_RUN, Finding, judge_claims
 from analysis.claims.tell import READING_TITLES, claims_frame, tally
 from analysis.closer import look_closer
 from analysis.comparison import verdicts_frame
+from analysis.figures.calibration import draw_calibration
 from analysis.figures.curves import curves_frame, draw_curves
 from analysis.figures.effects import draw_effects
 from analysis.figures.grid import Grid, all_measures, figure3_measures, grid, surfaces
@@ -159,6 +160,7 @@ def write_report(
     effects, ablated = _write_effects(results, folder)
     looks, looked_at = look_closer(results, folder)
     drawn += _write_property(results, folder)
+    calibration = folder / "calibration.svg"
     page = folder / "index.html"
     page.write_text(
         _page(
@@ -173,6 +175,7 @@ def write_report(
                 for profile in profiles(results, table, audited)
             ],
             beside=beside,
+            calibration=inlined(calibration) if calibration in files else "",
             claims=findings,
             overviews=overviews,
             surfaces=shown,
@@ -222,6 +225,8 @@ def _write_beside(tables: Sequence[PaperTable], folder: Path) -> list[Path]:
         (folder / name).write_text(text, encoding="utf-8")
     frames = {"paper": paper_frame(tables), "calibration": calibration_frame(tables)}
     data = [save_data(frame, folder, stem) for stem, frame in frames.items()]
+    if not frames["calibration"].empty:
+        data += save(draw_calibration(frames["calibration"]), folder, "calibration")
     return [*(folder / name for name in texts), *data]
 
 

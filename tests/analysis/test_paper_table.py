@@ -7,6 +7,7 @@ import io
 import math
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,8 @@ from mlflow import MlflowClient
 
 from analysis.audit import Audit
 from analysis.checks import Check
+from analysis.figures.calibration import draw_calibration
+from analysis.figures.style import save
 from analysis.plan import Group, Plan
 from analysis.published import Column, published
 from analysis.published.match import row_of
@@ -216,6 +219,36 @@ def test_the_nearest_reading_is_told_as_the_best_of_those_tried() -> None:
     assert "of 2 readings “ε as l2_rms, surface ce_deployed” comes nearest" in told
     assert "3.5 points off" in told and "not what the paper did" in told
     assert calibration_frame([]).empty and not list(nearest_readings(calibration_frame([])))
+
+
+def test_readings_are_drawn_with_what_they_are_chosen_by_and_what_is_held_out() -> None:
+    path, ball = tables()
+    other = replace(path, reading=replace(path.reading, surface="margin_raw"))
+    frame = calibration_frame([path, ball, other, *tables(dataset="mnist5k", rebuilds=[1])])
+    one, five = draw_calibration(frame).axes
+    assert (one.get_title(), five.get_title()) == (
+        "Table 1, ours on lenet5/mnist5k",
+        "Table 5, ours on lenet5/mnist",
+    )
+    held_out, calibrated, nearest = (line.get_xdata() for line in five.lines)
+    assert calibrated == pytest.approx([ball.calibration, path.calibration, path.calibration])
+    assert held_out == pytest.approx([ball.held_out, path.held_out, path.held_out])
+    assert nearest == pytest.approx([ball.calibration])
+    assert five.get_ylim() == (2.5, -0.5)  # the nearest on top
+    assert [tick.get_text() for tick in five.get_yticklabels()] == [
+        "l2_rms, surface ce_deployed",
+        "path_linf, kappa 0.5, surface ce_deployed",
+        "path_linf, kappa 0.5, surface margin_raw",
+    ]
+
+
+def test_the_figure_calls_the_nearest_the_best_of_those_tried(tmp_path: Path) -> None:
+    figure = draw_calibration(calibration_frame(tables()))
+    (legend,) = figure.legends
+    assert any("not what the paper did" in text.get_text() for text in legend.get_texts())
+    assert [path.name for path in save(figure, tmp_path, "calibration")] == [
+        f"calibration.{kind}" for kind in ("png", "pdf", "svg")
+    ]
 
 
 def test_agreement_is_kendalls_tau_over_shared_rows() -> None:

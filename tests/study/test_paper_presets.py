@@ -105,6 +105,44 @@ def test_every_reading_of_epsilon_stands_in_the_tables_of_pgd(plans):
         assert protocol.leading.budget == "l2_abs"
 
 
+READINGS = {  # of METHODS 3
+    *("path_l2, kappa 1.0", "path_l2, kappa 3.0", "path_l2, kappa 6.0"),
+    *("path_linf, kappa 0.5", "path_linf, kappa 1.0", "l2_abs", "l2_rms", "l2_rel", "linf"),
+}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_calibrate_fills_table_5_in_every_reading_with_its_models(plans, scale):
+    whole, table5 = make_plan(read_study("calibrate", (), scale)), plans["table5", scale]
+    assert whole.by_id.keys() == table5.by_id.keys()
+    plan = Described(describe(whole, "study run"))
+    (group,) = plan.groups
+    filled: dict[str, set] = {}
+    for cell in plan.protocol(group).cells:
+        column = column_of(cell, group, "lenet5")
+        if cell.attack == "pgd" and cell.split == names.TEST:
+            assert cell.surface == "ce_deployed"
+            title = ", ".join([cell.budget, *(f"{key} {value}" for key, value in cell.extra)])
+            filled.setdefault(title, set()).add(column)
+    attacked = {column for column in published(5).columns if not column.is_clean}
+    assert filled == dict.fromkeys(READINGS, attacked)
+    assert not any(cell.check for cell in plan.protocol(group).cells)  # the audit is table5's
+
+
+def test_calibrate_reaches_no_other_preset(plans):
+    """What table5 measures too has the same ids; the other readings are nobody else's."""
+    whole, table5 = make_plan(read_study("calibrate", ())), plans["table5", FULL]
+    for trial in whole.trials:
+        theirs = table5.by_id[trial.id].cell_ids
+        both = trial.cell_ids.keys() & theirs.keys()
+        assert {name: trial.cell_ids[name] for name in both} == {n: theirs[n] for n in both}
+        assert len(both) < len(trial.cell_ids)
+    for (name, _), plan in plans.items():
+        cells = [cell for protocol in plan.protocols.values() for cell in protocol.cells]
+        budgets = {cell.columns.budget for cell in cells if cell.columns}
+        assert budgets.isdisjoint({"path_l2", "l2_rel"}), name
+
+
 def test_bases_are_no_presets_and_each_is_extended():
     bases = {path.stem for path in BASES.glob("*.yaml")}
     assert bases.isdisjoint(presets())
