@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -92,7 +92,7 @@ class Cell:
     @property
     def is_raw(self) -> bool:
         """Whether the attack works on the raw logits, which no deployed score can mask."""
-        return self.surface == "raw" or self.surface.endswith("_raw")
+        return names.is_raw(self.surface)
 
     @property
     def has_threat_model(self) -> bool:
@@ -134,12 +134,19 @@ class Protocol:
         headline_label: The headline attack in words.
         headline_metrics: The test cells over which the headline is the per-image worst.
         rebuilds: The paper's tables that it stands beside; empty for those that fit.
+        worst_raw: Metric of each attack's per-image worst over its raw surfaces -> its cells.
     """
 
     cells: tuple[Cell, ...]
     headline_label: str
     headline_metrics: tuple[str, ...]
     rebuilds: tuple[int, ...] = ()
+    worst_raw: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> dict[str, tuple[str, ...]]:
+        """Every metric that a model is to have -> the cells that it is made of."""
+        return {**{cell.metric: (cell.name,) for cell in self.cells}, **self.worst_raw}
 
     @property
     def test_attacks(self) -> tuple[Cell, ...]:
@@ -272,7 +279,8 @@ def _protocol(raw: Mapping[str, Any]) -> Protocol:
     headline = raw["headline"]
     cells = tuple(_cell(name, cell) for name, cell in raw["cells"].items())
     leading, rebuilds = tuple(headline[names.TEST]), tuple(raw.get("rebuilds") or ())
-    return Protocol(cells, str(headline["label"]), leading, rebuilds)
+    worst_raw = {metric: tuple(of) for metric, of in raw["worst_raw"].items()}
+    return Protocol(cells, str(headline["label"]), leading, rebuilds, worst_raw)
 
 
 def _cell(name: str, raw: Mapping[str, Any]) -> Cell:

@@ -122,7 +122,13 @@ class Effects:
 
 
 def write_report(
-    tracking_uri: str, study: str, folder: Path, command: str, claims: Path | None = None
+    tracking_uri: str,
+    study: str,
+    folder: Path,
+    command: str,
+    claims: Path | None = None,
+    *,
+    fresh: bool = False,
 ) -> Report:
     """Writes figures, tables and page of a study and logs them to its report run.
 
@@ -132,6 +138,7 @@ def write_report(
         folder: Where the files go; made if need be, files of the same names replaced.
         command: The command that asked for the report, for its provenance.
         claims: A file of claims to judge beside the paper's.
+        fresh: Whether to read all anew, whatever was read before.
 
     Returns:
         What was written.
@@ -141,7 +148,7 @@ def write_report(
         InvalidStudy: The file of claims has mistakes.
     """
     claimed = [*read_claims(), *(read_claims(claims) if claims else ())]
-    results = load(tracking_uri, study)
+    results = load(tracking_uri, study, fresh=fresh)
     folder.mkdir(parents=True, exist_ok=True)
     audits = read_audits(results)
     tables = [accuracy_table(results, group, audits) for group in results.plan.groups]

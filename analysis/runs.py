@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,10 @@ import numpy.typing as npt
 import pandas as pd
 import safetensors.numpy
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
+from analysis.cache import Cache
 from analysis.plan import Group, Plan
 from trainables import names
 from trainables.errors import BadAddress, NothingTracked, unknown_name
@@ -37,7 +41,47 @@ _SHORT_METRICS = (
 _TAGS = (names.ATTACK_MARK, names.REASON, "git", "device")
 
 
-@dataclass(frozen=True)
+_KEPT = "1"  # how tables of runs are kept in the cache; another way has another number
+
+
+class Reader(MlflowClient):
+    """A client that fetches a file of a run once for each state of the study.
+
+    Args:
+        tracking_uri: Address of the MLflow server or database.
+        state: Names what is tracked, see `_state`; empty where nothing does, and all is fetched.
+        cache: Where files are kept.
+    """
+
+    def __init__(self, tracking_uri: str, state: str, cache: Cache) -> None:
+        super().__init__(tracking_uri=tracking_uri)
+        self.state = state
+        self.cache = cache
+
+    def kept(self, what: str) -> bytes | None:
+        """What the cache has of this state."""
+        return self.cache.get(f"{self.state} {what}") if self.state else None
+
+    def keep(self, what: str, data: bytes) -> None:
+        """Puts something of this state into the cache."""
+        if self.state:
+            self.cache.put(f"{self.state} {what}", data)
+
+    def artifact(self, run_id: str, path: str) -> bytes:
+        """A file that a trial's run has.
+
+        Raises:
+            MlflowException, OSError: There is none, or it cannot be had.
+        """
+        what = f"{run_id} {path}"
+        found = self.kept(what)
+        if found is None:
+            found = _fetched(self, run_id, path)
+            self.keep(what, found)
+        return found
+
+
+@dataclass(frozen=True, eq=False)  # told apart by which one it is: frames have no equality
 class Results:
     """A study's plan and everything tracked for it.
 
@@ -46,19 +90,22 @@ class Results:
         frame: One row a planned (method, trial); see `load` for its columns.
         study_file: The text of the study file.
         report_run: The id of the run that the report belongs to.
-        client: The tracking server.
+        client: The tracking server, and what was fetched from it before.
     """
 
     plan: Plan
     frame: pd.DataFrame
     study_file: str
     report_run: str
-    client: MlflowClient
+    client: Reader
 
     def rows(self, group: Group, method: str) -> pd.DataFrame:
         """The rows of one data set, backbone and method."""
-        wanted = {"dataset": group.dataset, "backbone": group.backbone, "method": method}
-        return self.frame[(self.frame[list(wanted)] == pd.Series(wanted)).all(axis=1)]
+        return self._parts.get((group.dataset, group.backbone, method), self.frame.iloc[:0])
+
+    @cached_property
+    def _parts(self) -> dict[Any, pd.DataFrame]:
+        return dict(iter(self.frame.groupby(["dataset", "backbone", "method"])))
 
     @property
     def unfinished(self) -> pd.DataFrame:
@@ -67,7 +114,7 @@ class Results:
         return trials[trials["state"] != DONE]
 
 
-def load(tracking_uri: str, study: str) -> Results:
+def load(tracking_uri: str, study: str, *, fresh: bool = False) -> Results:
     """Reads a study from its tracking server.
 
     The frame has one row a planned (method, trial), in the plan's order; a trial that
@@ -81,6 +128,7 @@ def load(tracking_uri: str, study: str) -> Results:
     Args:
         tracking_uri: Address of the MLflow server or database.
         study: Name of the experiment.
+        fresh: Whether to read all anew, whatever was read before.
 
     Raises:
         BadAddress: The server does not answer.
@@ -88,9 +136,12 @@ def load(tracking_uri: str, study: str) -> Results:
     """
     client = connect(tracking_uri)
     experiment = _experiment_id(client, study, tracking_uri)
-    report_run = _report_run(client, experiment, study)
+    report = _report_run(client, experiment, study)
+    # Before anything else is read: what a driver changes from now on has another state.
+    reader = Reader(tracking_uri, _state(client, experiment, report), Cache(fresh=fresh))
+    report_run = str(report.info.run_id)
     raw = json.loads(_artifact_text(client, report_run, names.PLAN_FILE, study))
-    if "protocols" not in raw:
+    if "protocols" not in raw or any("worst_raw" not in p for p in raw["protocols"].values()):
         raise NothingTracked(
             f"study {study!r} was tracked by an earlier version: `{raw['command']}` brings it up "
             "to date; what is trained and attacked is not done again"
@@ -98,10 +149,10 @@ def load(tracking_uri: str, study: str) -> Results:
     plan = Plan(raw)
     return Results(
         plan=plan,
-        frame=_frame(plan, _runs_by_trial(client, experiment)),
+        frame=_frame(plan, _trial_runs(reader, experiment)),
         study_file=_artifact_text(client, report_run, names.STUDY_FILE, study),
         report_run=report_run,
-        client=client,
+        client=reader,
     )
 
 
@@ -120,18 +171,15 @@ def connect(tracking_uri: str) -> MlflowClient:
         raise BadAddress(f"cannot track runs at {tracking_uri!r}: {reason}") from error
 
 
-def outcomes(client: MlflowClient, run_id: str) -> pd.DataFrame:
+def outcomes(client: Reader, run_id: str) -> pd.DataFrame:
     """The per-image outcomes of a run, one row an image and cell."""
-    with tempfile.TemporaryDirectory() as folder:
-        return pd.read_parquet(client.download_artifacts(run_id, names.OUTCOMES_FILE, folder))
+    return pd.read_parquet(io.BytesIO(client.artifact(run_id, names.OUTCOMES_FILE)))
 
 
-def findings(client: MlflowClient, run_id: str, label: str) -> dict[str, npt.NDArray[Any]]:
+def findings(client: Reader, run_id: str, label: str) -> dict[str, npt.NDArray[Any]]:
     """The arrays that a diagnostic left in a run, by name."""
     path = f"{names.DIAGNOSTICS_FOLDER}/{label}.safetensors"
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(client.download_artifacts(run_id, path, folder))
-        found: dict[str, npt.NDArray[Any]] = safetensors.numpy.load(file.read_bytes())
+    found: dict[str, npt.NDArray[Any]] = safetensors.numpy.load(client.artifact(run_id, path))
     return found
 
 
@@ -152,41 +200,6 @@ def image_shares(outcomes: pd.DataFrame, cells: Sequence[str]) -> pd.Series:
     return least if (shares.size() == len(cells)).all() else least.iloc[:0]
 
 
-def image_worst(outcomes: pd.DataFrame, cells: Sequence[str]) -> float:
-    """Accuracy under the worst of several attacks, see `image_shares`; NaN where it has nothing."""
-    return float(image_shares(outcomes, cells).mean())
-
-
-def with_image_worst(
-    results: Results, rows: pd.DataFrame, columns: Mapping[str, Sequence[str]]
-) -> pd.DataFrame:
-    """Adds per-image worst cases that no metric holds; reads each run's outcomes once.
-
-    Args:
-        results: Where the runs are.
-        rows: Rows of the frame.
-        columns: Name of each new column -> the metric names of its cells.
-    """
-    if not columns:
-        return rows
-    values = {
-        run_id: _image_worsts(results.client, run_id, columns)
-        for run_id in rows.loc[rows["state"] == DONE, "run_id"].unique()
-    }
-    added = {
-        column: [values.get(run_id, {}).get(column, float("nan")) for run_id in rows["run_id"]]
-        for column in columns
-    }
-    return rows.assign(**added)
-
-
-def _image_worsts(
-    client: MlflowClient, run_id: str, columns: Mapping[str, Sequence[str]]
-) -> dict[str, float]:
-    frame = outcomes(client, run_id)
-    return {column: image_worst(frame, cells) for column, cells in columns.items()}
-
-
 def _experiment_id(client: MlflowClient, study: str, tracking_uri: str) -> str:
     experiment = client.get_experiment_by_name(study)
     if experiment is None:
@@ -197,66 +210,132 @@ def _experiment_id(client: MlflowClient, study: str, tracking_uri: str) -> str:
     return str(experiment.experiment_id)
 
 
-def _report_run(client: MlflowClient, experiment: str, study: str) -> str:
+def _report_run(client: MlflowClient, experiment: str, study: str) -> Run:
     for run in _runs(client, experiment, names.REPORT):
-        return str(run.info.run_id)
+        return run
     raise NothingTracked(f"study {study!r} has no plan yet: `study run {study}` makes one")
 
 
-def _artifact_text(client: MlflowClient, run_id: str, path: str, study: str) -> str:
+def _state(client: MlflowClient, experiment: str, report: Run) -> str:
+    """Names what is tracked of a study; empty where nothing does.
+
+    The driver is the one writer, and its stamp says that it has ended. Beside it users delete
+    and restore runs in MLflow's UI: which are deleted is part of the name.
+    """
+    stamp = report.data.tags.get(names.STAMP, "")
+    if not stamp:
+        return ""
+    deleted = _runs(client, experiment, names.TRIAL, ViewType.DELETED_ONLY)
+    gone = " ".join(sorted(run.info.run_id for run in deleted))
+    return f"{_KEPT} {stamp} {hashlib.sha256(gone.encode()).hexdigest()}"
+
+
+def _fetched(client: MlflowClient, run_id: str, path: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            return Path(client.download_artifacts(run_id, path, folder)).read_text("utf-8")
-        except (MlflowException, OSError) as error:
-            raise NothingTracked(
-                f"study {study!r} has no {path} yet: `study run {study}` writes it"
-            ) from error
+        return Path(client.download_artifacts(run_id, path, folder)).read_bytes()
 
 
-def _runs(client: MlflowClient, experiment: str, role: str) -> Iterator[Run]:
+def _artifact_text(client: MlflowClient, run_id: str, path: str, study: str) -> str:
+    try:
+        return _fetched(client, run_id, path).decode()
+    except (MlflowException, OSError) as error:
+        raise NothingTracked(
+            f"study {study!r} has no {path} yet: `study run {study}` writes it"
+        ) from error
+
+
+def _runs(
+    client: MlflowClient, experiment: str, role: str, view: str = ViewType.ACTIVE_ONLY
+) -> Iterator[Run]:
     """All runs of one role, newest first, a page at a time."""
     token: str | None = None
+    wanted = f"tags.{names.ROLE} = '{role}'"
     while True:
-        page = client.search_runs(
-            [experiment], f"tags.{names.ROLE} = '{role}'", max_results=_PAGE, page_token=token
-        )
+        page = client.search_runs([experiment], wanted, view, _PAGE, page_token=token)
         yield from page
         token = page.token
         if not token:
             return
 
 
-def _runs_by_trial(client: MlflowClient, experiment: str) -> dict[str, Run]:
-    """The run of each trial: the newest finished one, else the newest."""
-    runs: dict[str, Run] = {}
+def _trial_runs(client: Reader, experiment: str) -> pd.DataFrame:
+    """The run of each trial, by trial id: the newest finished one, else the newest.
+
+    Columns: `run_id, state`, the tags that are shown, and every metric.
+    """
+    kept = client.kept("runs")
+    if kept is not None:
+        return pd.read_parquet(io.BytesIO(kept))
+    rows: dict[str, dict[str, Any]] = {}
     for run in _runs(client, experiment, names.TRIAL):
-        trial = run.data.tags[names.TRIAL_ID]
-        if trial not in runs or (_state(runs[trial]) != DONE and _state(run) == DONE):
-            runs[trial] = run
-    return runs
+        trial, state = run.data.tags[names.TRIAL_ID], _STATES.get(run.info.status, RUNNING)
+        if trial not in rows or (rows[trial]["state"] != DONE and state == DONE):
+            tags = {tag: run.data.tags.get(tag, "") for tag in _TAGS}
+            rows[trial] = {"run_id": run.info.run_id, "state": state, **tags, **run.data.metrics}
+    found = pd.DataFrame(rows.values(), pd.Index(rows, name="trial_id", dtype=str))
+    file = io.BytesIO()
+    found.to_parquet(file)
+    client.keep("runs", file.getvalue())
+    return found
 
 
-def _state(run: Run) -> str:
-    return _STATES.get(run.info.status, RUNNING)
-
-
-def _frame(plan: Plan, runs: Mapping[str, Run]) -> pd.DataFrame:
-    wanted = {group: [cell.metric for cell in plan.protocol(group).cells] for group in plan.groups}
-    everything = (metric for metrics in wanted.values() for metric in metrics)
-    metrics = tuple(dict.fromkeys([*_SHORT_METRICS, *everything]))
-    swept = dict.fromkeys(axis for method in plan.methods for axis in plan.axes(method))
-    rows = []
-    for method, trial in _method_trials(plan):
-        run = runs.get(trial["trial_id"])
-        axes = {axis: trial["axes"].get(axis, float("nan")) for axis in swept}
-        lacks = trial.get("lacks", ())
-        here = wanted[Group(trial["dataset"], trial["backbone"])]
-        tracked = _tracked(run, metrics, [metric for metric in here if metric not in lacks])
-        label = trial["labels"][method]
-        rows.append({"method": method, "label": label, **_described(trial), **axes, **tracked})
-    if not rows:  # a study that trains nothing
+def _frame(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
+    pairs = list(_method_trials(plan))
+    if not pairs:  # a study that trains nothing
         return pd.DataFrame(columns=["trial_id", "method", "state", *_TAGS])
-    return pd.DataFrame(rows)
+    swept = dict.fromkeys(axis for method in plan.methods for axis in plan.axes(method))
+    described = pd.DataFrame(
+        {
+            "method": method,
+            "label": trial["labels"][method],
+            **_described(trial),
+            **{axis: trial["axes"].get(axis, float("nan")) for axis in swept},
+        }
+        for method, trial in pairs
+    )
+    tracked = runs.reindex(described["trial_id"]).reset_index(drop=True)
+    about = tracked.reindex(columns=["run_id", "state", *_TAGS]).astype("str")
+    about = about.fillna({"state": MISSING}).fillna("")
+    values = _values(plan, tracked.where(about["state"] == DONE))
+    _tell_incomplete(plan, [trial for _, trial in pairs], about, values)
+    return pd.concat([described, about, values], axis=1)
+
+
+def _values(plan: Plan, tracked: pd.DataFrame) -> pd.DataFrame:
+    """The planned metrics, and the numbers that diagnostics and passes have left."""
+    everything = [metric for group in plan.groups for metric in plan.protocol(group).metrics]
+    planned = dict.fromkeys([*_SHORT_METRICS, *everything])
+    further = [
+        name
+        for name in tracked.columns
+        if name.startswith(names.DIAGNOSTIC) or name.endswith(names.SPREAD)
+    ]
+    first = tracked[further].notna().to_numpy()
+    found = [name for name, there in zip(further, first.any(axis=0), strict=True) if there]
+    found.sort(key=lambda name: int(first[:, further.index(name)].argmax()))
+    return tracked.reindex(columns=[*planned, *found]).astype(float)
+
+
+def _tell_incomplete(
+    plan: Plan, trials: Sequence[Mapping[str, Any]], about: pd.DataFrame, values: pd.DataFrame
+) -> None:
+    """Marks finished trials that lack a planned metric."""
+    metrics = {group: plan.protocol(group).metrics for group in plan.groups}
+    absent = values.isna().to_numpy()
+    place = {name: index for index, name in enumerate(values.columns)}
+    for row, trial in enumerate(trials):
+        if about.at[row, "state"] != DONE:
+            continue
+        lacks = set(trial.get("lacks", ()))
+        wanted = metrics[Group(trial["dataset"], trial["backbone"])]
+        lacking = [
+            metric
+            for metric, cells in wanted.items()
+            if absent[row, place[metric]] and lacks.isdisjoint(cells)
+        ]
+        if lacking:
+            about.at[row, "state"] = INCOMPLETE
+            about.at[row, names.REASON] = f"no result for {', '.join(lacking)}"
 
 
 def _method_trials(plan: Plan) -> Iterable[tuple[str, Mapping[str, Any]]]:
@@ -271,30 +350,3 @@ def _method_trials(plan: Plan) -> Iterable[tuple[str, Mapping[str, Any]]]:
 def _described(trial: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("trial_id", "arm", "name", "seed", "dataset", "backbone", "evidence")
     return {key: trial[key] for key in keys}
-
-
-def _tracked(run: Run | None, metrics: Sequence[str], wanted: Sequence[str]) -> dict[str, Any]:
-    """What the server knows of one trial: its state, tags and, once it is done, metrics."""
-    if run is None:
-        values = dict.fromkeys(metrics, float("nan"))
-        return {"run_id": "", "state": MISSING, **dict.fromkeys(_TAGS, ""), **values}
-    finished = _state(run) == DONE
-    values = {
-        metric: run.data.metrics.get(metric, float("nan")) if finished else float("nan")
-        for metric in metrics
-    }
-    if finished:
-        found = run.data.metrics.items()
-        kept = (names.DIAGNOSTIC, names.SPREAD)
-        values |= {
-            name: value
-            for name, value in found
-            if name.startswith(kept[0]) or name.endswith(kept[1])
-        }
-    tags = {tag: run.data.tags.get(tag, "") for tag in _TAGS}
-    lacking = [metric for metric in wanted if metric not in run.data.metrics]
-    state = _state(run)
-    if finished and lacking:
-        state = INCOMPLETE
-        tags[names.REASON] = f"no result for {', '.join(lacking)}"
-    return {"run_id": run.info.run_id, "state": state, **tags, **values}

@@ -177,6 +177,9 @@ def report(
         Path | None, typer.Option(help="A file of claims of your own, judged beside the paper's.")
     ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Read all anew: after editing tags in MLflow by hand.")
+    ] = False,
 ) -> None:
     """Draws the figures and tables of what was tracked, and one page with all of it."""
     from analysis.report import write_report
@@ -184,7 +187,7 @@ def report(
     name, uri = read_study(source, overrides or (), scale).name, _tracking(tracking_uri)
     _require_tracked(uri)
     folder = output or RESULTS / "reports" / name
-    written = write_report(uri, name, folder, _command(), claims)
+    written = write_report(uri, name, folder, _command(), claims, fresh=fresh)
     if written.table:
         print(f"{written.table}\n")
     print(f"report: {written.page}")

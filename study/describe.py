@@ -51,6 +51,7 @@ def _describe_protocol(protocol: Protocol) -> dict[str, Any]:
             **{split: list(cells) for split, cells in protocol.headline.items()},
         },
         "rebuilds": list(protocol.rebuilds),
+        "worst_raw": {name: list(cells) for name, cells in protocol.worst_raw.items()},
         "cells": {cell.name: _describe_cell(cell) for cell in protocol.cells},
     }
 

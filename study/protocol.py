@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import cast
 
@@ -84,6 +84,18 @@ class Protocol:
             for split in (names.TEST, names.VALIDATION)
         }
 
+    @cached_property
+    def worst_raw(self) -> dict[str, tuple[str, ...]]:
+        """Metric of each attack's worst over its raw surfaces -> its test cells, if several."""
+        settings: dict[str, list[str]] = {}
+        for cell in self.cells:
+            own = cell.split == names.TEST and not cell.check
+            if own and cell.columns is not None and names.is_raw(cell.columns.surface):
+                columns = replace(cell.columns, surface=names.WORST_RAW)
+                name = _name(f"{names.CELL}{cell.split}/", cell.label, columns)
+                settings.setdefault(name, []).append(cell.name)
+        return {name: tuple(cells) for name, cells in settings.items() if len(cells) > 1}
+
     @property
     def leading(self) -> Columns:
         """How the headline's attack is listed."""
@@ -125,16 +137,16 @@ def _of(cells: Iterable[NamedCell], *, audit: bool) -> Iterator[NamedCell]:
 
 def protocol(study: Study, mistakes: list[Mistake]) -> Protocol:
     """Every attack on test images, clean and headline on validation images too, and the audit."""
-    cells = [*_own(study, mistakes), *_audit(study, mistakes)]
-    seen: set[str] = set()
-    for cell in cells:
+    found = Protocol((*_own(study, mistakes), *_audit(study, mistakes)), tuple(study.rebuilds))
+    seen = set(found.worst_raw)
+    for cell in found.cells:
         where = "audit" if cell.check else f"attacks.{cell.label}"
         if cell.name in seen:
             mistakes.append(Mistake(where, f"two of its cells would both be named {cell.name}"))
         if len(cell.name) > LONGEST_NAME:
             mistakes.append(Mistake(where, f"too long for a metric: {cell.name}"))
         seen.add(cell.name)
-    return Protocol(tuple(cells), tuple(study.rebuilds))
+    return found
 
 
 def _own(study: Study, mistakes: list[Mistake]) -> Iterator[NamedCell]:
@@ -156,7 +168,7 @@ def _own(study: Study, mistakes: list[Mistake]) -> Iterator[NamedCell]:
                 continue
             most = (study.attacks[label] or {}).get("n")
             yield NamedCell(
-                name=_name(f"{names.CELL}{split}/", label, attack),
+                name=_name(f"{names.CELL}{split}/", label, attack.columns()),
                 label=label,
                 attack=attack,
                 split=split,
@@ -177,7 +189,7 @@ def _audit(study: Study, mistakes: list[Mistake]) -> Iterator[NamedCell]:
     ]
     for planned in audit_attacks(study, settings, mistakes):
         yield NamedCell(
-            name=_name(names.AUDIT, planned.check, planned.attack),
+            name=_name(names.AUDIT, planned.check, planned.attack.columns()),
             label=planned.check,
             attack=planned.attack,
             split="test",
@@ -195,8 +207,7 @@ def _headline(study: Study) -> list[Attack]:
     return headline_attacks(study.headline, [cast(Attack, point.value) for point in points])
 
 
-def _name(prefix: str, label: str, attack: Attack) -> str:
-    columns = attack.columns()
+def _name(prefix: str, label: str, columns: Columns | None) -> str:
     if columns is None:
         return f"{prefix}{label}"
     listed = {key: value for key, value in asdict(columns).items() if key != "norm"}

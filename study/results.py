@@ -97,6 +97,9 @@ def metrics(
     bounded = [test[name] for name in bounded_cells(protocol, test)]
     if bounded:
         values[names.WORST_CASE] = worst(bounded)
+    for name, cells in protocol.worst_raw.items():
+        if test.keys() >= set(cells):  # else the attack does not apply to this model
+            values[name] = worst([test[cell] for cell in cells])
     for name, outcome in outcomes.items():
         values[name] = outcome.accuracy
         values |= _further(protocol, name, outcome)
@@ -128,14 +131,18 @@ def frame(protocol: Protocol, outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
 
     `broken_by` is the stage of the attack that broke the image, and for the worst case the cell.
     """
-    columns = {"labels": "label", "targets": "target"}
-    frames = [
-        pd.DataFrame({**outcome.arrays, "broken_by": outcome.broken_by})
-        .rename(columns=columns)
-        .assign(cell=name, index=np.arange(len(outcome.shares)))
-        for name, outcome in outcomes.items()
-    ]
-    whole = pd.concat(frames, ignore_index=True)
+    titles = {"labels": "label", "targets": "target"}
+    found = list(outcomes.values())
+    sizes = [len(outcome.shares) for outcome in found]
+    whole = pd.DataFrame(
+        {
+            titles.get(name, name): np.concatenate([outcome.arrays[name] for outcome in found])
+            for name in found[0].arrays
+        }
+    )
+    whole["broken_by"] = [stage for outcome in found for stage in outcome.broken_by]
+    whole["cell"] = np.repeat(np.array(list(outcomes)), sizes)
+    whole["index"] = np.concatenate([np.arange(n) for n in sizes])
     test = [
         cell.name for cell in protocol.cells if cell.split == names.TEST and cell.name in outcomes
     ]

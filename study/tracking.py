@@ -11,6 +11,7 @@ import json
 import logging
 import tempfile
 import time
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ from trainables.store import Store
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
-REVISION = 4  # bumped by whatever alters what a run shows: old runs are then written anew
+REVISION = 5  # bumped by whatever alters what a run shows: old runs are then written anew
 
 _NOTE = "mlflow.note.content"
 _LONGEST_RUN_NOTE, _LONGEST_NOTE = 8_000, 20_000  # characters that MLflow keeps
@@ -70,9 +71,11 @@ class Tracker:
         self.experiment = self._experiment(uri, artifacts)
         self._runs = self._known_runs()
         self._publish_plan()
+        self._is_stamped = bool(self._report.data.tags.get(names.STAMP))
 
     def started(self, trial: PlannedTrial) -> None:
         """Shows a trial as running."""
+        self._unstamp()
         run = self._run(trial)
         if run.info.status != "RUNNING":
             self.client.update_run(run.info.run_id, status="RUNNING")
@@ -116,6 +119,7 @@ class Tracker:
             for label, finding in findings.items()
             for key, value in finding.numbers.items()
         ]
+        self._unstamp()
         now = int(record.get("time", time.time()) * 1000)
         logged = [metric for epoch in record.get("history", []) for metric in _curve(epoch)]
         logged += [Metric(key, value, now, step) for key, value, step in results]
@@ -131,15 +135,23 @@ class Tracker:
 
     def failed(self, trial: PlannedTrial, reason: str) -> None:
         """Ends a trial's run as failed, with the reason."""
+        self._unstamp()
         run_id = self._run(trial).info.run_id
         self.client.set_tag(run_id, names.REASON, reason)
         self.client.set_terminated(run_id, "FAILED")
 
     def stopped(self) -> None:
-        """Leaves no run behind that says it is running when nobody works on it."""
-        for run in self._known_runs().values():
-            if run.info.status == "RUNNING":
-                self.client.set_terminated(run.info.run_id, "KILLED")
+        """Leaves no run behind that says it is running when nobody works on it.
+
+        Nothing more is written then: readers may keep what they read, under a new stamp.
+        """
+        running = [run for run in self._known_runs().values() if run.info.status == "RUNNING"]
+        if running:
+            self._unstamp()
+        for run in running:
+            self.client.set_terminated(run.info.run_id, "KILLED")
+        if not self._is_stamped:
+            self.client.set_tag(self._report.info.run_id, names.STAMP, uuid.uuid4().hex)
 
     def stale(self, trial: PlannedTrial) -> bool:
         """Whether the run of a trial that is whole in the store has still to be written."""
@@ -149,6 +161,18 @@ class Tracker:
             or run.info.status != "FINISHED"
             or run.data.tags.get(_SHOWS) != _digest(trial)
         )
+
+    @property
+    def _report(self) -> Run:
+        return self._runs[names.REPORT]
+
+    def _unstamp(self) -> None:
+        """Says, before anything is written, that what readers keep is out of date.
+
+        At every trial: a driver with another store may have tracked here, and ended, meanwhile.
+        """
+        self.client.set_tag(self._report.info.run_id, names.STAMP, "")
+        self._is_stamped = False
 
     def _experiment(self, uri: str, artifacts: Path) -> str:
         found = self.client.get_experiment_by_name(self.plan.name)
@@ -164,10 +188,9 @@ class Tracker:
         """The plan and the file, where the analysis and the UI find them."""
         note = f"{self.plan.file.question}\n\n```yaml\n{self.plan.file.text}\n```"
         self.client.set_experiment_tag(self.experiment, _NOTE, clipped(note, _LONGEST_NOTE))
-        run = self._runs.get(names.REPORT) or self._create(
-            "report", {names.ROLE: names.REPORT}, names.REPORT
-        )
-        run_id = run.info.run_id
+        if names.REPORT not in self._runs:
+            self._create("report", {names.ROLE: names.REPORT}, names.REPORT)
+        run_id = self._report.info.run_id
         self.client.log_text(run_id, json.dumps(self.described.raw, indent=1), names.PLAN_FILE)
         self.client.log_text(run_id, self.plan.file.text, names.STUDY_FILE)
         self.client.set_terminated(run_id, "FINISHED")
@@ -182,9 +205,9 @@ class Tracker:
             )
             for run in page:
                 tags = run.data.tags
-                key = tags.get(names.TRIAL_ID) or tags.get(names.ROLE)
-                if key is not None:
-                    runs[key] = run
+                role = tags.get(names.ROLE)
+                if role in (names.TRIAL, names.REPORT):
+                    runs[tags.get(names.TRIAL_ID) or role] = run
             token = page.token
             if not token:
                 return runs
@@ -197,6 +220,8 @@ class Tracker:
         """
         run = self._runs.get(trial.id)
         if run is not None and run.data.tags.get(_SHOWS) != _digest(trial):
+            # Readers ask which trials' runs users have deleted: this one is none of them.
+            self.client.set_tag(run.info.run_id, names.ROLE, names.REPLACED)
             self.client.delete_run(run.info.run_id)
             run = None
         if run is None:

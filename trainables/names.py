@@ -42,11 +42,15 @@ SPREAD = "-spread"  # SD of the accuracy over the passes of a model that draws a
 TRIAL_ID = "trial_id"
 ARM = "arm"  # configuration less the seed
 METHODS = "methods"  # all of the study's names for this arm, as JSON
-ROLE = "role"  # TRIAL or REPORT
+ROLE = "role"  # TRIAL, REPORT or REPLACED
 EVIDENCE = "evidence"
 ATTACK_MARK = "attack_mark"
 REASON = "reason"
 TRIAL, REPORT = "trial", "report"
+REPLACED = "replaced"  # a trial's run that the driver has deleted to write it anew
+# Of the report's run: names the state of all runs, so that readers need not read them again. The
+# driver empties it before it writes, and sets a new one when it has ended.
+STAMP = "stamp"
 
 # Values of the marks.
 EXPLORATORY = "exploratory"  # one seed: no claim
@@ -66,6 +70,13 @@ STUDY_FILE = "study.yaml"
 REPORT_FOLDER = "report"
 
 TEST, VALIDATION = "test", "validation"
+
+WORST_RAW = "worst_raw"  # stands for the surface where a metric is the worst over the raw ones
+
+
+def is_raw(surface: str) -> bool:
+    """Whether a surface is of the raw logits, which no deployed score can mask."""
+    return surface == "raw" or surface.endswith("_raw")
 
 
 def number(value: float) -> str:

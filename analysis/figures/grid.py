@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from analysis.choice import Arm, Choice, choices, shown_arms
 from analysis.plan import Cell, Group, Plan, Protocol, Setting, worst_over_raw
-from analysis.runs import Results, with_image_worst
+from analysis.runs import Results
 from analysis.statistics import Estimate, estimate
 from analysis.tables.text import GOALS
 from trainables import names
@@ -23,14 +23,11 @@ class Measure:
         column: The frame's column.
         title: Short: the attack.
         detail: The attack's size, length and surface.
-        worst_of: Metric names of the cells whose per-image worst it is, where no metric of
-            the run holds that.
     """
 
     column: str
     title: str
     detail: str = ""
-    worst_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,13 +113,10 @@ def grid(results: Results, group: Group, method: str, measures: Sequence[Measure
         results: The study.
         group: Data set and backbone.
         method: A method with two swept numbers.
-        measures: What to compute; worst cases that no metric holds are computed from the
-            runs' per-image outcomes.
+        measures: What to compute.
     """
     x, y = results.plan.axes(method)
-    columns = {measure.column: measure.worst_of for measure in measures if measure.worst_of}
-    rows = with_image_worst(results, results.rows(group, method), columns)
-    reference = _baseline_rows(results, group, columns)
+    rows, reference = results.rows(group, method), _baseline_rows(results, group)
     choice = choices(results, group).get(method)
     frame = pd.concat(
         [_measured(rows, [x, y], measure, reference, choice) for measure in measures],
@@ -177,15 +171,16 @@ def _strongest(cells: Sequence[Cell]) -> list[Setting]:
 
 
 def _worst(protocol: Protocol, cells: Sequence[Cell]) -> Measure:
-    """Per-image worst over the raw cells of one setting, from wherever it can be had."""
+    """Per-image worst over the raw cells of one setting."""
     first = cells[0]
     if len(cells) == 1:
         return of_cell(first)
-    metrics = tuple(cell.metric for cell in cells)
+    metrics = {cell.metric for cell in cells}
     detail = _detail(first, f"worst of {len(cells)} raw surfaces")
-    if set(metrics) == set(protocol.headline_metrics):
+    if metrics == set(protocol.headline_metrics):
         return Measure(names.ROBUST, _title(first), detail)
-    return Measure(f"worst of {', '.join(metrics)}", _title(first), detail, worst_of=metrics)
+    column = next(name for name, of in protocol.worst_raw.items() if set(of) == metrics)
+    return Measure(column, _title(first), detail)
 
 
 def _title(cell: Cell) -> str:
@@ -198,15 +193,12 @@ def _detail(cell: Cell, surface: str) -> str:
     return f"{cell.size}{budget}, {cell.steps} steps, {surface}{extra}"
 
 
-def _baseline_rows(
-    results: Results, group: Group, columns: Mapping[str, Sequence[str]]
-) -> pd.DataFrame:
+def _baseline_rows(results: Results, group: Group) -> pd.DataFrame:
     """The rows of the baseline as tables show it; none without a baseline."""
     arms: list[Arm] = [
         arm for arm in shown_arms(results, group) if arm.method == results.plan.baseline
     ]
-    rows = arms[0].rows if len(arms) == 1 else results.frame.iloc[:0]
-    return with_image_worst(results, rows, columns)
+    return arms[0].rows if len(arms) == 1 else results.frame.iloc[:0]
 
 
 def _measured(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 from mlflow.exceptions import MlflowException
@@ -152,12 +150,10 @@ def read_audits(results: Results) -> Audits:
 
 def _read(results: Results, run_id: str) -> Audit | None:
     """None for a run of a time before audits."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            file = results.client.download_artifacts(run_id, names.AUDIT_FILE, folder)
-        except (MlflowException, OSError):
-            return None
-        return Audit.from_json(Path(file).read_text("utf-8"))
+    try:
+        return Audit.from_json(results.client.artifact(run_id, names.AUDIT_FILE).decode())
+    except (MlflowException, OSError):
+        return None
 
 
 def gravest(marks: Iterable[str]) -> str:

@@ -195,6 +195,7 @@ def _plan(study: str) -> dict[str, Any]:
                     "validation": [],
                     "label": "PGD untargeted, l2_abs eps 1, 20 steps",
                 },
+                "worst_raw": {},
                 "cells": {found.name: _described(found) for found in cells},
             }
         },

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pandas as pd
 import pytest
 
 from analysis import runs
-from analysis.runs import Results, image_worst, load, with_image_worst
+from analysis.plan import Plan
+from analysis.runs import Results, image_shares, load
 from trainables import names
 from trainables.errors import NothingTracked
 
-from .tracked_study import CE_RAW, DEEPFOOL, MARGIN_RAW, MODELS, TARGETED
+from .tracked_study import DEEPFOOL, MARGIN_RAW, MODELS, WORST_RAW
 
 
 def row(results: Results, label: str, seed: int) -> pd.Series:
@@ -85,7 +87,36 @@ def test_a_plan_of_an_earlier_version_is_told(store: str, monkeypatch: pytest.Mo
         load(store, "small")
 
 
-def test_image_worst_is_per_image_and_counts_passes() -> None:
+def test_a_plan_that_describes_no_worst_cases_is_of_an_earlier_version(
+    store: str, small: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = json.loads(json.dumps(small.plan.raw))
+    for protocol in raw["protocols"].values():
+        del protocol["worst_raw"]
+    monkeypatch.setattr(runs, "_artifact_text", lambda *_: json.dumps(raw))
+    with pytest.raises(NothingTracked, match="`study run small` brings it up to date"):
+        load(store, "small")
+
+
+def test_a_worst_case_without_a_result_is_told(small: Results) -> None:
+    (name, cells), *_ = WORST_RAW.items()
+    tracked = pd.DataFrame(
+        {"run_id": "1", "state": runs.DONE, **dict.fromkeys(_planned(small) - {name}, 0.5)},
+        [trial["trial_id"] for trial in small.plan.trials],
+    )
+    found = runs._frame(small.plan, tracked)
+    assert set(found["state"]) == {runs.INCOMPLETE}
+    assert set(found["reason"]) == {f"no result for {name}"}
+    lacking = [{**trial, "lacks": [cells[0]]} for trial in small.plan.trials]
+    plan = Plan({**small.plan.raw, "trials": lacking})
+    assert set(runs._frame(plan, tracked)["state"]) == {runs.DONE}
+
+
+def _planned(results: Results) -> set[str]:
+    return {name for group in results.plan.groups for name in results.plan.protocol(group).metrics}
+
+
+def test_image_shares_are_per_image_and_count_passes() -> None:
     outcomes = pd.DataFrame(
         {
             "cell": ["a", "a", "b", "b", "c", "c"],
@@ -94,16 +125,6 @@ def test_image_worst_is_per_image_and_counts_passes() -> None:
             "correct_after": [10, 2, 4, 10, 0, 0],
         }
     )
-    assert image_worst(outcomes, ["a", "b"]) == pytest.approx((0.4 + 0.2) / 2)
-    assert math.isnan(image_worst(outcomes, ["a", "d"]))
-    assert math.isnan(image_worst(outcomes.iloc[1:], ["a", "b"]))
-
-
-def test_image_worst_agrees_with_the_tracked_headline(small: Results) -> None:
-    columns = {"again": [CE_RAW, MARGIN_RAW], "targeted": list(TARGETED)}
-    rows = with_image_worst(small, small.frame, columns)
-    pd.testing.assert_series_equal(rows["again"], rows[names.ROBUST], check_names=False)
-    # Below each of its cells: 0.8 and the headline's own value.
-    assert rows["targeted"].dropna().tolist() == pytest.approx(
-        (rows[names.ROBUST].dropna() - 0.1).tolist()
-    )
+    assert image_shares(outcomes, ["a", "b"]).tolist() == pytest.approx([0.4, 0.2])
+    assert image_shares(outcomes, ["a", "d"]).empty
+    assert image_shares(outcomes.iloc[1:], ["a", "b"]).empty

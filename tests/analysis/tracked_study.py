@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,10 @@ CE_RAW, MARGIN_RAW = cell(names.TEST, "ce_raw"), cell(names.TEST, "margin_raw")
 DEPLOYED = cell(names.TEST, "ce_deployed")
 WEAK = cell(names.TEST, "margin_raw", eps=0.02)
 TARGETED = tuple(cell(names.TEST, s, targeted=True) for s in ("ce_raw", "margin_raw"))
+WORST_RAW = {
+    cell(names.TEST, names.WORST_RAW): (CE_RAW, MARGIN_RAW),
+    cell(names.TEST, names.WORST_RAW, targeted=True): TARGETED,
+}
 VALIDATION = tuple(cell(names.VALIDATION, s) for s in ("ce_raw", "margin_raw"))
 DEEPFOOL = names.cell_name(
     prefix=f"{names.CELL}{names.TEST}/",
@@ -125,22 +129,30 @@ def survivors(model: Model) -> dict[str, list[int]]:
 
 def metrics(model: Model) -> dict[str, float]:
     """What the driver logs of a model."""
-    left = {name: sum(kept) / IMAGES for name, kept in survivors(model).items()}
-    bounded = [kept for name, kept in survivors(model).items() if name != DEEPFOOL]
+    kept = survivors(model)
+    left = {name: sum(images) / IMAGES for name, images in kept.items()}
+    bounded = [images for name, images in kept.items() if name != DEEPFOOL]
     logged = {
         names.CLEAN: 0.9,
         names.ROBUST: model.robust / IMAGES,
         names.ROBUST_VAL: model.validation / IMAGES,
-        names.WORST_CASE: sum(map(min, zip(*bounded, strict=True))) / IMAGES,
+        names.WORST_CASE: _share_of_worst(bounded),
         names.MASKING_GAP: 0.9 - model.robust / IMAGES,
         names.N: IMAGES,
         CLEAN: 0.9,
         VAL_CLEAN: model.val_clean / IMAGES,
         **dict.fromkeys(VALIDATION, model.validation / IMAGES),
         **left,
+        **{
+            name: _share_of_worst(kept[cell] for cell in cells) for name, cells in WORST_RAW.items()
+        },
     }
     logged.pop(model.lacks, None)
     return logged
+
+
+def _share_of_worst(attacks: Iterable[list[int]]) -> float:
+    return sum(map(min, zip(*attacks, strict=True))) / IMAGES
 
 
 def outcomes(model: Model) -> pd.DataFrame:
@@ -306,6 +318,7 @@ def protocol() -> dict[str, Any]:
             "validation": list(VALIDATION),
             "label": "PGD untargeted, l2_rms eps 0.04, 20 steps",
         },
+        "worst_raw": WORST_RAW,
         "cells": described_cells(),
     }
 

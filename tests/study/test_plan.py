@@ -110,6 +110,13 @@ def test_parameters_off_their_default_stand_in_a_cells_name(plan_of):
     ]
 
 
+def test_a_cell_named_as_a_worst_case_is_refused(plan_of):
+    worst = "pgd-l2_rms-un-worst_raw-eps0.04-n3"
+    pgd = {"eps": 0.04, "steps": 3, "surface": ["ce_raw", "margin_raw"]}
+    with pytest.raises(InvalidStudy, match=f"would both be named cell/test/{worst}"):
+        plan_of(attacks={"pgd": pgd, worst: {"attack": "clean"}})
+
+
 def test_two_cells_of_one_name_are_refused(plan_of):
     with pytest.raises(InvalidStudy, match="would both be named cell/test/clean"):
         plan_of(attacks={"pgd": {"eps": 0.04, "steps": 3}, "clean": {}})

@@ -62,6 +62,24 @@ def test_worst_case_is_over_attacks_with_a_budget_in_the_headlines_ball(study):
     assert values[names.MASKING_GAP] == pytest.approx(1 / 6)
 
 
+WORST = f"cell/test/pgd-l2_abs-un-{names.WORST_RAW}-eps1-n3"
+
+
+def test_each_attack_of_several_raw_surfaces_has_its_worst_of_each_image(study):
+    protocol, trial, outcomes = study
+    outcomes[CE] = outcome([0, 1, 1, 1, 1, 1])
+    outcomes[MARGIN] = outcome([1, 0, 1, 1, 1, 1])
+    assert protocol.worst_raw[WORST] == (CE, MARGIN)
+    assert len(protocol.worst_raw) == 2  # one an eps; path and deepfool have one surface
+    values = {key: value for key, value, _ in metrics(protocol, trial, outcomes, {})}
+    assert values[WORST] == pytest.approx(4 / 6)
+    del outcomes[CE]
+    headline = {names.TEST: (MARGIN,), names.VALIDATION: protocol.headline[names.VALIDATION]}
+    protocol.__dict__["headline"] = headline
+    values = {key: value for key, value, _ in metrics(protocol, trial, outcomes, {})}
+    assert WORST not in values
+
+
 def test_fewer_images_make_the_worst_case_one_over_those_that_all_saw(study):
     protocol, trial, outcomes = study
     (strong,) = (name for name in outcomes if name.startswith("audit/autoattack"))

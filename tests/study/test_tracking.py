@@ -5,6 +5,7 @@ import pytest
 import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow.entities import ViewType
 
 from analysis.audit import Audit
 from study import results, tracking
@@ -191,6 +192,73 @@ def test_nothing_is_left_running(tracked):
     (run,) = runs(tracker)
     assert run.info.status == "KILLED"
     assert run.data.metrics[names.TRAIN_LOSS] == 2.0
+
+
+def stamp(tracker):
+    (run,) = runs(tracker, names.REPORT)
+    return run.data.tags.get(names.STAMP, "")
+
+
+def test_a_tidy_end_stamps_what_was_written(tracked):
+    tracker, trial = tracked()
+    tracker.finished(trial)
+    assert stamp(tracker) == ""
+    tracker.stopped()
+    first = stamp(tracker)
+    assert first
+    again, _ = tracked()
+    assert not again.stale(trial)
+    again.stopped()
+    assert stamp(again) == first  # nothing was written
+
+
+@pytest.mark.parametrize("write", ["started", "finished", "failed"])
+def test_whatever_is_written_takes_the_stamp_away_first(tracked, write, monkeypatch):
+    tracker, trial = tracked()
+    tracker.stopped()
+    first = stamp(tracker)
+    arguments = (trial, "why") if write == "failed" else (trial,)
+    with monkeypatch.context() as patched:  # nothing of a trial is written before it
+        patched.setattr(tracker, "_run", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            getattr(tracker, write)(*arguments)
+    assert stamp(tracker) == ""
+    getattr(tracker, write)(*arguments)
+    tracker.stopped()
+    assert stamp(tracker) not in ("", first)
+
+
+def test_a_killed_driver_leaves_no_stamp_until_another_has_ended(tracked):
+    killed, trial = tracked()
+    killed.stopped()
+    killed.finished(trial)
+    assert stamp(killed) == ""
+    tracker, _ = tracked()
+    assert not tracker.stale(trial)
+    tracker.stopped()
+    assert stamp(tracker)
+
+
+def test_a_driver_that_another_overtook_takes_its_stamp_away(tracked):
+    slow, trial = tracked()
+    slow.started(trial)
+    tracker, _ = tracked()
+    tracker.stopped()
+    assert stamp(tracker)
+    slow.finished(trial)
+    assert stamp(tracker) == ""
+
+
+def test_runs_that_the_driver_replaces_do_not_look_deleted_by_users(tracked):
+    tracker, trial = tracked()
+    tracker.finished(trial)
+    again, renamed = tracked(methods={"margin": KEYS["methods"]["isce"]})
+    again.finished(renamed)
+    deleted = again.client.search_runs([again.experiment], "", ViewType.DELETED_ONLY)
+    assert [run.data.tags[names.ROLE] for run in deleted] == [names.REPLACED]
+    again.client.restore_run(deleted[0].info.run_id)
+    last, _ = tracked(methods={"margin": KEYS["methods"]["isce"]})
+    assert not last.stale(renamed)  # a run that was replaced is nobody's
 
 
 def test_a_failure_says_why_and_success_forgets_it(tracked):

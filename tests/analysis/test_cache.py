@@ -1,0 +1,251 @@
+"""The cache itself, and that a report never reads what is out of date from it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from analysis import runs
+from analysis.cache import Cache, default_folder
+from analysis.runs import Results, findings, load, outcomes
+from trainables import names
+
+from .tracked_study import LOOKED, MODELS, track
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    """A cache for three entries of ten bytes, less their checksums."""
+    return Cache(tmp_path / "made" / "by need", limit=3 * (10 + 32))
+
+
+def test_what_is_kept_is_found_and_nothing_else(cache: Cache) -> None:
+    assert cache.get("one") is None
+    cache.put("one", b"1" * 10)
+    assert cache.get("one") == b"1" * 10
+    assert cache.get("other") is None
+    cache.put("one", b"")
+    assert cache.get("one") == b""
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", b"2" * 42])
+def test_a_damaged_entry_is_thrown_away(cache: Cache, damage: bytes) -> None:
+    cache.put("one", b"1" * 10)
+    (entry,) = cache.folder.iterdir()
+    entry.write_bytes(damage)
+    assert cache.get("one") is None
+    assert list(cache.folder.iterdir()) == []
+
+
+def test_what_was_used_longest_ago_is_evicted(cache: Cache) -> None:
+    for key in ("one", "two", "three"):
+        cache.put(key, key.encode().ljust(10))
+        _age(cache)
+    cache.get("one")
+    cache.put("four", b"4" * 10)
+    kept = {key for key in ("one", "two", "three", "four") if cache.get(key)}
+    assert kept == {"one", "three", "four"}
+
+
+def test_what_a_dead_writer_left_is_evicted(cache: Cache) -> None:
+    cache.put("one", b"1" * 10)
+    left = cache.folder / "tmpleft"
+    left.write_bytes(b"x" * 100)
+    _age(cache)
+    cache.put("two", b"2" * 10)
+    assert not left.exists()
+    assert cache.get("two")
+
+
+def _age(cache: Cache) -> None:
+    """Makes all entries a second older, so that their order does not hang on the clock."""
+    for entry in cache.folder.iterdir():
+        time = entry.stat().st_mtime_ns - 10**9
+        os.utime(entry, ns=(time, time))
+
+
+def test_where_nothing_can_be_written_nothing_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    cache = Cache(tmp_path / "file")
+    cache.put("one", b"1")
+    assert cache.get("one") is None
+
+
+def test_a_fresh_cache_passes_over_what_is_there_and_replaces_it(cache: Cache) -> None:
+    cache.put("one", b"old")
+    fresh = Cache(cache.folder, fresh=True)
+    assert fresh.get("one") is None
+    fresh.put("one", b"new")
+    assert cache.get("one") == b"new"
+
+
+def test_several_processes_write_and_read_at_once(tmp_path: Path) -> None:
+    """Room is for half of what they write, so they delete under each other's hands, too."""
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        assert all(pool.map(_work, [tmp_path] * 4))
+
+
+def _work(folder: Path) -> bool:
+    cache = Cache(folder, limit=5 * 10_032)
+    whole = True
+    for turn in range(60):
+        key = str(turn % 10)
+        cache.put(key, key.encode() * 10_000)
+        whole &= cache.get(key) in (None, key.encode() * 10_000)
+    return whole
+
+
+def test_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_folder() == tmp_path / "robust-loss-study" / "analysis"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert default_folder() == Path("~/.cache/robust-loss-study/analysis").expanduser()
+
+
+class Study:
+    """A tracked study that a driver has ended, and what reading it costs."""
+
+    def __init__(self, uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.uri, self.name = uri, f"kept-{folder.name}"
+        models = (*MODELS[:1], *LOOKED[1:3])
+        track(uri, folder, self.name, models, diagnostics={"embedding": "embedding"})
+        self.client = MlflowClient(tracking_uri=uri)
+        self.experiment = self.client.get_experiment_by_name(self.name).experiment_id
+        self.read: list[str] = []  # what was fetched from the server
+        searched, fetched = runs._runs, runs._fetched
+
+        def search(
+            client: MlflowClient, experiment: str, role: str, *view: str
+        ) -> Iterator[object]:
+            if role == names.TRIAL and not view:
+                self.read.append("runs")
+            return searched(client, experiment, role, *view)
+
+        def fetch(client: MlflowClient, run_id: str, path: str) -> bytes:
+            self.read.append(path)
+            return fetched(client, run_id, path)
+
+        monkeypatch.setattr(runs, "_runs", search)
+        monkeypatch.setattr(runs, "_fetched", fetch)
+        self.stamp("first")
+
+    def stamp(self, value: str) -> None:
+        """As the driver does."""
+        (report,) = self.client.search_runs([self.experiment], "tags.role = 'report'")
+        self.client.set_tag(report.info.run_id, names.STAMP, value)
+
+    def trial(self) -> str:
+        """The run of some trial that is done."""
+        wanted = "tags.role = 'trial' and attributes.status = 'FINISHED'"
+        return str(self.client.search_runs([self.experiment], wanted)[0].info.run_id)
+
+    def load(self, *, fresh: bool = False) -> Results:
+        """Reads it anew; `read` then says what from the server."""
+        self.read.clear()
+        return load(self.uri, self.name, fresh=fresh)
+
+
+@pytest.fixture
+def study(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """See `Study`; its cache is empty."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return Study(store, tmp_path, monkeypatch)
+
+
+def test_a_second_report_reads_no_run_and_shows_the_same(study: Study) -> None:
+    first = study.load()
+    assert "runs" in study.read
+    second = study.load()
+    assert "runs" not in study.read
+    pd.testing.assert_frame_equal(second.frame, first.frame)
+    assert first.frame["diagnostic/embedding/fisher"].notna().any()
+
+
+def test_files_are_fetched_once(study: Study) -> None:
+    run_id = study.trial()
+    first = study.load().client
+    found = outcomes(first, run_id), findings(first, run_id, "embedding")
+    second = study.load().client
+    again = outcomes(second, run_id), findings(second, run_id, "embedding")
+    assert names.OUTCOMES_FILE not in study.read
+    pd.testing.assert_frame_equal(again[0], found[0])
+    assert again[1].keys() == found[1].keys()
+    assert all((again[1][name] == found[1][name]).all() for name in found[1])
+
+
+@pytest.mark.parametrize("stamp", ["second", ""])
+def test_what_a_driver_has_written_since_is_read(study: Study, stamp: str) -> None:
+    """It has ended, or is still at work, or was killed."""
+    run_id = study.trial()
+    before = study.load()
+    outcomes(before.client, run_id)
+    study.stamp(stamp)
+    study.client.set_tag(run_id, names.ATTACK_MARK, names.MASKED)
+    after = study.load()
+    assert "runs" in study.read
+    outcomes(after.client, run_id)
+    assert names.OUTCOMES_FILE in study.read
+    assert (after.frame.set_index("run_id").loc[[run_id], "attack_mark"] == names.MASKED).all()
+
+
+def test_nothing_is_kept_while_a_driver_is_at_work(study: Study, tmp_path: Path) -> None:
+    study.stamp("")
+    outcomes(study.load().client, study.trial())
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_driver_that_starts_while_runs_are_read_spoils_nothing(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is then read, half old and half new, must not pass for what comes after it."""
+    run_id = study.trial()
+    searched = runs._runs
+
+    def overtaken(client: MlflowClient, experiment: str, role: str, *view: str) -> Iterator[object]:
+        if role == names.TRIAL and not view:
+            study.stamp("")
+            study.client.set_tag(run_id, names.ATTACK_MARK, names.WEAK)
+        return searched(client, experiment, role, *view)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "_runs", overtaken)
+        study.load()
+    study.client.set_tag(run_id, names.ATTACK_MARK, names.MASKED)
+    study.stamp("second")
+    frame = study.load().frame
+    assert (frame.set_index("run_id").loc[[run_id], "attack_mark"] == names.MASKED).all()
+
+
+def test_a_run_that_a_user_deletes_or_restores_is_noticed(study: Study) -> None:
+    run_id = study.trial()
+    whole = study.load().frame
+    study.client.delete_run(run_id)
+    assert run_id not in set(study.load().frame["run_id"])
+    study.client.restore_run(run_id)
+    pd.testing.assert_frame_equal(study.load().frame, whole)
+
+
+def test_a_damaged_entry_is_read_anew(study: Study, tmp_path: Path) -> None:
+    whole = study.load().frame
+    for entry in (tmp_path / "cache").rglob("*"):
+        if entry.is_file():
+            entry.write_bytes(entry.read_bytes()[:-1] + b"?")
+    pd.testing.assert_frame_equal(study.load().frame, whole)
+    assert "runs" in study.read
+    study.load()
+    assert "runs" not in study.read
+
+
+def test_fresh_reads_all_anew_and_keeps_it(study: Study) -> None:
+    run_id = study.trial()
+    study.load()
+    study.client.set_tag(run_id, names.ATTACK_MARK, names.MASKED)  # by hand: no stamp tells
+    assert names.MASKED not in set(study.load().frame["attack_mark"])
+    assert names.MASKED in set(study.load(fresh=True).frame["attack_mark"])
+    assert names.MASKED in set(study.load().frame["attack_mark"])
