@@ -144,12 +144,9 @@ def bounded(claim: Claim, view: View, subject: Arm) -> tuple[Comparison, ...]:
     else:
         outcome, why = OPEN, "its interval crosses a bound"
     difference = Difference(value, math.nan, math.nan)
-    return (
-        Comparison(
-            yardstick, subject.label, f"{low:g} to {high:g}", difference, NO_IMAGES, math.nan,
-            outcome, why,
-        ),
-    )  # fmt: skip
+    bounds = f"exactly {low:g}" if low == high else f"{low:g} to {high:g}"
+    compared_with = (yardstick, subject.label, bounds, difference, NO_IMAGES, math.nan)
+    return (Comparison(*compared_with, outcome, why),)
 
 
 def _test(claim: Claim, pair: _Pair) -> tuple[str, float]:

@@ -184,7 +184,7 @@ def _finding(
 def _words(claim: Claim) -> tuple[str, str]:
     """What is said of the others where the claim comes out, and where its opposite does."""
     if claim.within:
-        return "within", "outside of"
+        return "its interval lies within", "its interval lies outside of"
     if claim.as_good_as:
         margin = _amount(claim, claim.margin)
         return f"within {margin} of", f"more than {margin} from"

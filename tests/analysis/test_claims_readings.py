@@ -237,6 +237,9 @@ def test_a_diagnostics_number_lies_within_bounds(
     (finding,) = findings(diagnosed(values), {**DIAGNOSED, "measure": NUMBER, "within": bounds})
     assert (finding.verdict, finding.reading) == (verdict, "diagnostic looked")
     assert finding.comparisons[0].yardstick.title == "looked: larger"
+    low, high = bounds
+    wanted = f"exactly {low}" if low == high else f"{low} to {high}"
+    assert finding.comparisons[0].other == wanted
 
 
 def test_diagnostics_numbers_are_compared_by_seeds_alone_in_their_own_unit() -> None:
