@@ -58,9 +58,10 @@ class Estimate:
         return abs(self.mean) > self.half_width
 
 
-def estimate(values: pd.Series) -> Estimate:
+def estimate(values: pd.Series | npt.NDArray[np.float64]) -> Estimate:
     """Mean and t interval of one value a seed; NaN values are seeds that are not there."""
-    present = values.dropna()
+    known = np.asarray(values, dtype=float)
+    present = known[~np.isnan(known)]
     count = len(present)
     if count == 0:
         return Estimate(math.nan, math.nan, 0)
@@ -71,6 +72,7 @@ def estimate(values: pd.Series) -> Estimate:
     return Estimate(mean, _quantile(count) * standard_error, count)
 
 
+@cache
 def _quantile(seeds: int) -> float:
     """Half-widths of the t interval in standard errors."""
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1))
