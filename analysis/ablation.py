@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -11,6 +13,7 @@ import numpy as np
 import optuna
 import pandas as pd
 
+from analysis.cache import Cache
 from analysis.choice import shown_arms
 from analysis.plan import Group, axis_label
 from analysis.runs import Results
@@ -82,7 +85,7 @@ def ablations(results: Results) -> Iterator[Ablation]:
         for method in plan.methods:
             axes = {axis: axis_label(axis) for axis in plan.axes(method)}
             rows = results.rows(group, method).rename(columns=axes)
-            found = ablation(rows, list(axes.values()), names.ROBUST)
+            found = ablation(rows, list(axes.values()), names.ROBUST, results.client.cache)
             if found:
                 where = f"{method} on {group}"
                 yield _named(found, where, f"{method}-{group.stem}")
@@ -93,7 +96,9 @@ def ablations(results: Results) -> Iterator[Ablation]:
             yield _named(found, "all methods", "methods")
 
 
-def ablation(rows: pd.DataFrame, factors: Sequence[str], value: str) -> Ablation | None:
+def ablation(
+    rows: pd.DataFrame, factors: Sequence[str], value: str, cache: Cache | None = None
+) -> Ablation | None:
     """The effects of `factors` on a value, each seed a replicate of the whole design.
 
     Effects are of the usual, sum-to-zero kind: a level's mean less the mean of all, and a pair's
@@ -105,6 +110,7 @@ def ablation(rows: pd.DataFrame, factors: Sequence[str], value: str) -> Ablation
         rows: One row a point and seed; columns `seed`, the factors and the value.
         factors: What may vary; those of one level are left out.
         value: The column to explain.
+        cache: Where importance is kept; a forest takes seconds.
 
     Returns:
         None where nothing varies, points are fewer than four or not fully crossed, or no seed
@@ -129,7 +135,7 @@ def ablation(rows: pd.DataFrame, factors: Sequence[str], value: str) -> Ablation
         levels=levels,
         effects=effects,
         shares=_shares(mean, tuple(levels)),
-        importance=importance(mean, levels),
+        importance=_importance(mean, levels, cache),
         seeds=len(whole),
         left_out=rows["seed"].nunique() - len(whole),
     )
@@ -164,6 +170,16 @@ def importance(values: np.ndarray[Any, Any], levels: Mapping[str, _Point]) -> di
     finally:
         optuna.logging.set_verbosity(verbosity)
     return {factor: float(found[factor]) for factor in levels}
+
+
+def _importance(
+    values: np.ndarray[Any, Any], levels: Mapping[str, _Point], cache: Cache | None
+) -> dict[str, float]:
+    if cache is None:
+        return importance(values, levels)
+    key = f"importance {levels} {hashlib.sha256(values.tobytes()).hexdigest()}"
+    text = cache.computed(key, lambda: json.dumps(importance(values, levels)).encode())
+    return dict(json.loads(text))
 
 
 def ablation_frame(found: Sequence[Ablation]) -> pd.DataFrame:

@@ -10,7 +10,10 @@ import contextlib
 import hashlib
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache as once
+from importlib.metadata import version
 from pathlib import Path
 
 LIMIT = 2**30  # bytes of all entries: dozens of states of 10,000 runs
@@ -64,6 +67,15 @@ class Cache:
                 Path(name).unlink(missing_ok=True)
             self._evict()
 
+    def computed(self, key: str, compute: Callable[[], bytes]) -> bytes:
+        """What this code has computed of what the key names, now or before."""
+        key = f"{_code()} {key}"
+        found = self.get(key)
+        if found is None:
+            found = compute()
+            self.put(key, found)
+        return found
+
     def _path(self, key: str) -> Path:
         return self.folder / hashlib.sha256(key.encode()).hexdigest()
 
@@ -80,3 +92,12 @@ class Cache:
                 return
             Path(path).unlink(missing_ok=True)
             total -= size
+
+
+@once
+def _code() -> str:
+    """Names what computes: our sources, and the libraries that results may depend on."""
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources))
+    libraries = ("matplotlib", "numpy", "optuna", "pandas", "scikit-learn")
+    return " ".join([digest.hexdigest(), *map(version, libraries)])

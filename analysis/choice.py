@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import pandas as pd
 
@@ -156,12 +156,18 @@ def shown_arms(results: Results, group: Group) -> list[Arm]:
 
     A method that validation chooses for has one, its choice; any other has all of its own.
     """
+    return list(_shown(results, group))
+
+
+@lru_cache(maxsize=16)
+def _shown(results: Results, group: Group) -> tuple[Arm, ...]:
+    """Every table and figure asks for them."""
     chosen = choices(results, group)
-    return [
+    return tuple(
         arm
         for method in results.plan.methods
         for arm in _arms(results.rows(group, method), method, chosen.get(method), results)
-    ]
+    )
 
 
 def _arms(rows: pd.DataFrame, method: str, choice: Choice | None, results: Results) -> list[Arm]:

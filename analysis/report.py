@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,14 @@ from analysis.figures.grid import Grid, all_measures, figure3_measures, grid, su
 from analysis.figures.heatmap import draw_heatmaps, draw_widths
 from analysis.figures.interactive import interactive_surface
 from analysis.figures.property import draw_property, property_frame
-from analysis.figures.style import appearances, inlined, method_colours, save, save_data
+from analysis.figures.style import (
+    appearances,
+    inlined,
+    method_colours,
+    save,
+    save_data,
+    save_kept,
+)
 from analysis.figures.surface import draw_figure3
 from analysis.figures.tradeoff import draw_tradeoff, tradeoff_frame
 from analysis.figures.training import draw_training, training_frame
@@ -280,10 +288,10 @@ def _write_property(results: Results, folder: Path) -> list[Path]:
 
 def _write_effects(results: Results, folder: Path) -> tuple[list[Effects], list[Path]]:
     """Main effects and interactions of whatever the study varies; nothing where nothing does."""
-    shown, files = [], list[Path]()
+    shown, files, cache = [], list[Path](), results.client.cache
     for found in ablations(results):
         stem = f"effects-{found.stem}"
-        files += save(draw_effects(found), folder, stem)
+        files += save_kept(cache, f"effects {found}", partial(draw_effects, found), folder, stem)
         shown.append(Effects(found, inlined(folder / f"{stem}.svg")))
     if shown:
         frame = ablation_frame([effects.found for effects in shown])
@@ -322,11 +330,17 @@ def _write_surfaces(results: Results, folder: Path) -> tuple[list[Surface], list
         heatmaps = grid(results, group, method, all_measures(protocol))
         suffix = f"-{figure3.stem}" if len(pairs) > 1 else ""
         stems = f"figure3{suffix}", f"heatmaps{suffix}"
-        files += save(draw_figure3(figure3, colours), folder, stems[0])
-        files += save(draw_heatmaps(heatmaps), folder, stems[1])
+        cache, text = results.client.cache, heatmaps.text
+        looks = f"figure3 {figure3.text} {colours}"
+        files += save_kept(cache, looks, partial(draw_figure3, figure3, colours), folder, stems[0])
+        files += save_kept(
+            cache, f"heatmaps {text}", partial(draw_heatmaps, heatmaps), folder, stems[1]
+        )
         widths = f"widths{suffix}"
         if heatmaps.seeds > 1:
-            files += save(draw_widths(heatmaps), folder, widths)
+            files += save_kept(
+                cache, f"widths {text}", partial(draw_widths, heatmaps), folder, widths
+            )
         files += [
             save_data(data.frame, folder, stem)
             for data, stem in zip((figure3, heatmaps), stems, strict=True)

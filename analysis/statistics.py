@@ -58,9 +58,10 @@ class Estimate:
         return abs(self.mean) > self.half_width
 
 
-def estimate(values: pd.Series) -> Estimate:
+def estimate(values: pd.Series | npt.NDArray[np.float64]) -> Estimate:
     """Mean and t interval of one value a seed; NaN values are seeds that are not there."""
-    present = values.dropna()
+    known = np.asarray(values, dtype=float)
+    present = known[~np.isnan(known)]
     count = len(present)
     if count == 0:
         return Estimate(math.nan, math.nan, 0)

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.ablation import Ablation, level_text
-from analysis.figures.style import PALETTE, style
+from analysis.ablation import Ablation
+from analysis.figures.style import MOST_WRITTEN, PALETTE, style, ticks
 
 _PANEL = (3.3, 2.9)  # inches
 _COLUMNS = 4
@@ -51,7 +51,8 @@ def _main(axes: Axes, found: Ablation, factor: str) -> None:
     axes.errorbar(
         places, means, yerr=halves, color=PALETTE[0], marker="o", ms=4, capsize=3, linestyle=line
     )
-    axes.set_xticks(places, [level_text(level) for level in levels])
+    shown, texts = ticks(levels)
+    axes.set_xticks([places[index] for index in shown], texts)
     if worded:
         axes.tick_params(axis="x", rotation=60)
     axes.set(xlabel=factor, ylabel="effect (points)")
@@ -69,7 +70,7 @@ def _interaction(figure: Figure, axes: Axes, found: Ablation, term: tuple[str, .
     image = axes.imshow(
         grid, cmap=_DIVERGING, vmin=-bound, vmax=bound, origin="lower", aspect="auto"
     )
-    for effect in effects:
+    for effect in effects if max(grid.shape) <= MOST_WRITTEN else ():
         x, y = first.index(effect.levels[0]), second.index(effect.levels[1])
         value = 100 * effect.estimate.mean
         axes.text(
@@ -82,7 +83,7 @@ def _interaction(figure: Figure, axes: Axes, found: Ablation, term: tuple[str, .
             color="white" if abs(value) > 0.6 * bound else "black",
             weight="bold" if effect.estimate.excludes_zero else "normal",
         )
-    axes.set_xticks(range(len(first)), [level_text(level) for level in first], rotation=60)
-    axes.set_yticks(range(len(second)), [level_text(level) for level in second])
+    axes.set_xticks(*ticks(first), rotation=60)
+    axes.set_yticks(*ticks(second))
     axes.set(xlabel=term[0], ylabel=term[1])
     figure.colorbar(image, ax=axes, label="interaction (points)")

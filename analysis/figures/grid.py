@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
+from pandas.api.typing import DataFrameGroupBy
 
 from analysis.choice import Arm, Choice, choices, shown_arms
 from analysis.plan import Cell, Group, Plan, Protocol, Setting, worst_over_raw
@@ -52,6 +53,11 @@ class Grid:
     measures: tuple[Measure, ...]
     baseline: str
     choice: Choice | None
+
+    @property
+    def text(self) -> str:
+        """All of it, to tell whether two are equal."""
+        return f"{replace(self, frame=self.frame.iloc[:0])} {self.frame.to_csv()}"
 
     @property
     def stem(self) -> str:
@@ -118,8 +124,9 @@ def grid(results: Results, group: Group, method: str, measures: Sequence[Measure
     x, y = results.plan.axes(method)
     rows, reference = results.rows(group, method), _baseline_rows(results, group)
     choice = choices(results, group).get(method)
+    points = rows.groupby([x, y])
     frame = pd.concat(
-        [_measured(rows, [x, y], measure, reference, choice) for measure in measures],
+        [_measured(points, measure, reference, choice) for measure in measures],
         ignore_index=True,
     )
     frame.insert(0, "method", method)
@@ -202,27 +209,21 @@ def _baseline_rows(results: Results, group: Group) -> pd.DataFrame:
 
 
 def _measured(
-    rows: pd.DataFrame,
-    axes: list[str],
-    measure: Measure,
-    reference: pd.DataFrame,
-    choice: Choice | None,
+    grouped: DataFrameGroupBy, measure: Measure, reference: pd.DataFrame, choice: Choice | None
 ) -> pd.DataFrame:
-    points = rows.groupby(axes, as_index=False).agg(
-        accuracy=(measure.column, "mean"),
-        half_width=(measure.column, lambda values: estimate(values).half_width),
-        seeds=(measure.column, "count"),
-    )
+    values, places = grouped.obj[measure.column].to_numpy(), grouped.indices
+    means = grouped[measure.column].mean()
     baseline = estimate(reference[measure.column])
-    chosen = rows.loc[rows["arm"] == (choice.arm if choice else ""), axes].drop_duplicates()
-    marked = points.merge(chosen.assign(chosen=True), on=axes, how="left")
-    described = marked.assign(
-        chosen=marked["chosen"].notna(),
+    points = means.index.to_frame(index=False)
+    points.insert(0, "detail", measure.detail)
+    points.insert(0, "title", measure.title)
+    points.insert(0, "column", measure.column)
+    return points.assign(
+        accuracy=means.to_numpy(),
+        half_width=[estimate(values[places[point]]).half_width for point in means.index],
+        seeds=grouped[measure.column].count().to_numpy(),
+        chosen=(grouped["arm"].first() == (choice.arm if choice else "")).to_numpy(),
         baseline=baseline.mean,
         baseline_half_width=baseline.half_width,
         baseline_seeds=baseline.seeds,
     )
-    described.insert(0, "detail", measure.detail)
-    described.insert(0, "title", measure.title)
-    described.insert(0, "column", measure.column)
-    return described

@@ -15,13 +15,13 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import offset_copy
 
 from analysis.figures.grid import Grid, Measure
-from analysis.figures.style import SEQUENTIAL, choice_mark, style
+from analysis.figures.style import MOST_WRITTEN, SEQUENTIAL, choice_mark, style, ticks
 from analysis.figures.surface import choice_text, panel_title, seeds_text
 from analysis.plan import axis_label
-from trainables.names import number
 
 _COLUMNS, _WIDTH = 4, 14.0  # at most so many panels, and so many inches, in a row
 # In inches: a point of the grid, a panel's title and axis labels, the scale below all.
+_SMALL_CELL = 0.11  # of such a grid
 _CELL, _TITLE, _LABELS, _LEFT, _FOOT = 0.44, 0.62, 0.5, 0.6, 0.75
 _SCALE = (3.2, 0.12)  # inches
 _STAR = (11.0, 9.5)  # points to the right of a point's value, and up
@@ -57,7 +57,8 @@ def _draw(grid: Grid, of: str, top: float, label: str) -> Figure:
 
 def _panels(count: int, shape: tuple[int, int]) -> tuple[Figure, list[Axes]]:
     """An empty figure with room for `count` grids of (rows, columns) points."""
-    panel_width, panel_height = max(_CELL * shape[1], 2.3), _CELL * shape[0]
+    cell = _CELL if max(shape) <= MOST_WRITTEN else _SMALL_CELL
+    panel_width, panel_height = max(cell * shape[1], 2.3), max(cell * shape[0], _CELL)
     fitting = max(int(_WIDTH // (panel_width + _LEFT)), 1)
     columns = min(_COLUMNS, fitting, count)
     rows = math.ceil(count / columns)
@@ -103,10 +104,11 @@ def draw_heatmap(
     )
     if of == "accuracy":
         _contours(axes, values)
-    _annotate(axes, values, light=0.55 * top)
+    if max(values.shape) <= MOST_WRITTEN:
+        _annotate(axes, values, light=0.55 * top)
     _mark_choice(axes, grid, measure, values)
-    axes.set_xticks(range(values.shape[1]), [number(float(x)) for x in values.columns])
-    axes.set_yticks(range(values.shape[0]), [number(float(y)) for y in values.index])
+    axes.set_xticks(*ticks(values.columns))
+    axes.set_yticks(*ticks(values.index))
     axes.set(xlabel=axis_label(grid.x), ylabel=axis_label(grid.y))
     axes.set_title(panel_title(grid, measure), fontsize=8)
     axes.tick_params(length=0, labelsize=7)

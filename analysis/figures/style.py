@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ import pandas as pd
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+
+from analysis.cache import Cache
+from trainables.names import number
 
 # Okabe and Ito (2008), less its yellow, which is the choice's own; from the eighth on whatever lies
 # farthest from all before it, with and without red-green vision.
@@ -28,6 +33,8 @@ SEQUENTIAL = "cividis"  # read alike with and without colour vision, and in grey
 # pairs repeat late.
 MARKERS = "os^vDPX<>phd*"
 DASHES = ("-", "--", ":", "-.")
+
+MOST_WRITTEN = 25  # points along an axis: of more, neither values nor names can be read
 
 _RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -121,6 +128,18 @@ def choice_mark(size: float) -> dict[str, Any]:
     }
 
 
+def ticks(levels: Sequence[Any]) -> tuple[list[int], list[str]]:
+    """Places and names of an axis' levels: all of them, or of very many every fifth."""
+    if len(levels) <= MOST_WRITTEN:
+        return list(range(len(levels))), [_named(level) for level in levels]
+    shown = list(range(0, len(levels), 5))
+    return shown, [f"{levels[index]:.3g}" for index in shown]
+
+
+def _named(level: Any) -> str:
+    return level if isinstance(level, str) else number(float(level))
+
+
 def tint(colour: str, strength: float) -> str:
     """A colour mixed with white: none of it at 0, all of it at 1."""
     red, green, blue = (1 - strength * (1 - channel) for channel in to_rgb(colour))
@@ -134,6 +153,34 @@ def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
         for path in paths:
             figure.savefig(path, metadata=_METADATA[path.suffix[1:]])
     return paths
+
+
+def save_kept(
+    cache: Cache, shown: str, draw: Callable[[], Figure], folder: Path, stem: str
+) -> list[Path]:
+    """The same; a figure that was drawn before is copied.
+
+    Args:
+        cache: Where figures are kept.
+        shown: All that the drawing depends on but for our code.
+        draw: Draws it.
+        folder: Where the files go.
+        stem: Their name.
+    """
+    key = hashlib.sha256(shown.encode()).hexdigest()
+    figure = lru_cache(draw)  # once for all kinds
+    paths = [folder / f"{stem}.{kind}" for kind in _METADATA]
+    for path in paths:
+        kind = path.suffix[1:]
+        path.write_bytes(cache.computed(f"{key} {kind}", partial(_bytes, figure, kind)))
+    return paths
+
+
+def _bytes(figure: Callable[[], Figure], kind: str) -> bytes:
+    file = io.BytesIO()
+    with style():
+        figure().savefig(file, format=kind, metadata=_METADATA[kind])
+    return file.getvalue()
 
 
 def save_data(frame: pd.DataFrame, folder: Path, stem: str) -> Path:

@@ -17,7 +17,7 @@ from mpl_toolkits.mplot3d import Axes3D
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
 from analysis.figures.grid import Grid, Measure
-from analysis.figures.style import choice_mark, style, tint
+from analysis.figures.style import MOST_WRITTEN, choice_mark, style, tint
 from analysis.plan import axis_label
 from analysis.statistics import Estimate
 
@@ -120,11 +120,18 @@ def _add_faces(
 
 def _quads(values: pd.DataFrame) -> Iterator[_Corners]:
     """The four corners (x, y, z) of each cell of the grid."""
-    x, y, z = values.columns.to_numpy(), values.index.to_numpy(), values.to_numpy()
+    thin = values.iloc[_spread(len(values)), _spread(len(values.columns))]
+    x, y, z = thin.columns.to_numpy(), thin.index.to_numpy(), thin.to_numpy()
     for row in range(len(y) - 1):
         for column in range(len(x) - 1):
             around = ((row, column), (row, column + 1), (row + 1, column + 1), (row + 1, column))
             yield np.array([(x[j], y[i], z[i, j]) for i, j in around], dtype=float)
+
+
+def _spread(count: int) -> list[int]:
+    """Places along an axis, from end to end; of very many as many as edges can be told apart."""
+    kept = np.linspace(0, count - 1, min(count, MOST_WRITTEN))
+    return [round(place) for place in kept]
 
 
 def _flattened(quad: _Corners, level: float) -> _Corners:
