@@ -128,7 +128,7 @@ def _draw(axes: Axes, panel: pd.DataFrame, drawn_as: Mapping[str, Appearance]) -
             (accuracy - half).clip(lower=0),
             (accuracy + half).clip(upper=100),
             color=look.colour,
-            alpha=0.13,
+            alpha=min(0.13, 0.6 / len(drawn_as)),  # many bands lie over each other
             linewidth=0,
         )
     first = panel.iloc[0]

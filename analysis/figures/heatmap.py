@@ -20,9 +20,10 @@ from analysis.figures.surface import choice_text, panel_title, seeds_text
 from analysis.plan import axis_label
 
 _COLUMNS, _WIDTH = 4, 14.0  # at most so many panels, and so many inches, in a row
-# In inches: a point of the grid, a panel's title and axis labels, the scale below all.
-_SMALL_CELL = 0.11  # of such a grid
-_CELL, _TITLE, _LABELS, _LEFT, _FOOT = 0.44, 0.62, 0.5, 0.6, 0.75
+# In inches: a point of the grid, a panel's title and axis labels, what a title juts out to the
+# right, the scale below all.
+_CELL, _TITLE, _LABELS, _LEFT, _RIGHT, _FOOT = 0.44, 0.62, 0.5, 0.75, 0.35, 0.75
+_SMALL_CELL = 0.11  # of a grid with more than MOST_WRITTEN points along an axis
 _SCALE = (3.2, 0.12)  # inches
 _STAR = (11.0, 9.5)  # points to the right of a point's value, and up
 
@@ -63,12 +64,12 @@ def _panels(count: int, shape: tuple[int, int]) -> tuple[Figure, list[Axes]]:
     columns = min(_COLUMNS, fitting, count)
     rows = math.ceil(count / columns)
     gap = _TITLE + _LABELS
-    width = columns * (panel_width + _LEFT) + 0.1
+    width = columns * (panel_width + _LEFT) + _RIGHT
     height = rows * (panel_height + gap) + _FOOT
     figure = Figure(figsize=(width, height))
     figure.subplots_adjust(
         left=_LEFT / width,
-        right=1 - 0.1 / width,
+        right=1 - _RIGHT / width,
         bottom=(_FOOT + _LABELS) / height,
         top=1 - _TITLE / height,
         wspace=_LEFT / panel_width,
@@ -110,7 +111,7 @@ def draw_heatmap(
     axes.set_xticks(*ticks(values.columns))
     axes.set_yticks(*ticks(values.index))
     axes.set(xlabel=axis_label(grid.x), ylabel=axis_label(grid.y))
-    axes.set_title(panel_title(grid, measure), fontsize=8)
+    axes.set_title(panel_title(grid, measure), fontsize=7)
     axes.tick_params(length=0, labelsize=7)
     return image
 

@@ -71,6 +71,7 @@ def draw_separability(frame: pd.DataFrame, drawn_as: Mapping[str, Appearance]) -
             title="Fisher ratio: variance between over within", ylim=(len(frame) - 0.5, -0.5)
         )
         nearest.set(title="nearest to their own class mean (%)")
+        nearest.set_xlim(max(nearest.get_xlim()[0], 0), min(nearest.get_xlim()[1], 100.5))
         if frame[FISHER].max() > _MANY * frame[FISHER].min():
             fisher.set(xscale="log", xlabel="logarithmic axis")
         else:

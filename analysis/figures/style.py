@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from analysis.cache import Cache
-from trainables.names import number
 
 # Okabe and Ito (2008), less its yellow, which is the choice's own; from the eighth on whatever lies
 # farthest from all before it, with and without red-green vision.
@@ -130,14 +129,12 @@ def choice_mark(size: float) -> dict[str, Any]:
 
 def ticks(levels: Sequence[Any]) -> tuple[list[int], list[str]]:
     """Places and names of an axis' levels: all of them, or of very many every fifth."""
-    if len(levels) <= MOST_WRITTEN:
-        return list(range(len(levels))), [_named(level) for level in levels]
-    shown = list(range(0, len(levels), 5))
-    return shown, [f"{levels[index]:.3g}" for index in shown]
+    shown = list(range(0, len(levels), 1 if len(levels) <= MOST_WRITTEN else 5))
+    return shown, [_named(levels[index]) for index in shown]
 
 
 def _named(level: Any) -> str:
-    return level if isinstance(level, str) else number(float(level))
+    return level if isinstance(level, str) else f"{level:.3g}"
 
 
 def tint(colour: str, strength: float) -> str:
@@ -197,10 +194,7 @@ def inlined(path: Path) -> str:
 
 def inlined_figure(figure: Figure) -> str:
     """The same of a figure that has no file of its own."""
-    drawn = io.BytesIO()
-    with style():
-        figure.savefig(drawn, format="svg", metadata=_METADATA["svg"])
-    return _data_uri(drawn.getvalue())
+    return _data_uri(_bytes(lambda: figure, "svg"))
 
 
 def _data_uri(svg: bytes) -> str:

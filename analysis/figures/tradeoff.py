@@ -17,7 +17,7 @@ from analysis.tables.audit import gravest, headline_marks
 from analysis.tables.text import MARK_SIGNS
 from trainables import names
 
-_SIZE = (6.4, 4.6)  # inches
+_SIZE = (7.6, 4.6)  # inches
 
 
 def tradeoff_frame(results: Results, group: Group) -> pd.DataFrame:
@@ -75,6 +75,9 @@ def draw_tradeoff(frame: pd.DataFrame, drawn_as: Mapping[str, Appearance], headl
             100 * front["clean"], 100 * front["robust"], color="0.45", lw=1, ls="--", zorder=0
         )
         axes.set(xlabel="clean accuracy (%)", ylabel="headline accuracy (%)")
+        # An interval may reach beyond what an accuracy can be; the axes do not.
+        axes.set_xlim(max(axes.get_xlim()[0], 0), min(axes.get_xlim()[1], 100.5))
+        axes.set_ylim(max(axes.get_ylim()[0], -1), min(axes.get_ylim()[1], 100.5))
         axes.set_title(headline)
         axes.grid(color="0.92", linewidth=0.6)
         axes.set_axisbelow(True)

@@ -269,6 +269,7 @@ def test_separability_has_a_dot_and_its_interval_a_method(looked: Results, group
     assert dots == [pytest.approx([75, 0]), pytest.approx([70, 1]), pytest.approx([80, 2])]
     bar = nearest.containers[0][2][0].get_segments()[0][:, 0]
     assert bar.tolist() == pytest.approx([75 - 63.5310, 75 + 63.5310], abs=1e-4)
+    assert nearest.get_xlim()[1] == 100.5  # though an interval reaches beyond
     labels = [text.get_text() for text in fisher.get_yticklabels()]
     assert labels == ["sce", "isce s=2 m=0.1 †", f"{LOUD} †"]
     assert fisher.get_ylim() == (2.5, -0.5)  # the first on top

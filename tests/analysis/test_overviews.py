@@ -117,6 +117,9 @@ def test_tradeoff_is_drawn(small: Results, group: Group, tmp_path) -> None:  # t
     marks = np.array([c[0].get_xydata()[0] for c in axes.containers])
     assert marks == pytest.approx(100 * frame[["clean", "robust"]].to_numpy())
     assert len(save(figure, tmp_path, "tradeoff")) == 3
+    wide = frame.assign(clean_half_width=2.0, robust_half_width=2.0)
+    axes = draw_tradeoff(wide, drawn(small, group), "PGD").axes[0]
+    assert (axes.get_xlim(), axes.get_ylim()) == ((0, 100.5), (-1, 100.5))
 
 
 # --- training
