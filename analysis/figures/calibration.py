@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,14 +11,18 @@ from matplotlib.figure import Figure
 from analysis.figures.style import style
 
 _WIDTH, _ROW, _AROUND, _LEGEND = 8.4, 0.27, 0.75, 0.35  # inches: of the figure, a reading, …
-_CALIBRATED = {"marker": "o", "color": "black", "label": "SCE row: what it is calibrated on"}
-_HELD_OUT = {
+_CALIBRATED: dict[str, Any] = {
+    "marker": "o",
+    "color": "black",
+    "label": "SCE row: what it is calibrated on",
+}
+_HELD_OUT: dict[str, Any] = {
     "marker": "s",
     "color": "black",
     "markerfacecolor": "white",
     "label": "the other rows: held out",
 }
-_NEAREST = {
+_NEAREST: dict[str, Any] = {
     "marker": "o",
     "color": "black",
     "markerfacecolor": "none",

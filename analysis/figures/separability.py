@@ -82,7 +82,7 @@ def draw_separability(frame: pd.DataFrame, drawn_as: Mapping[str, Appearance]) -
 def _dots(
     axes: Axes, frame: pd.DataFrame, of: str, drawn_as: Mapping[str, Appearance], *, unit: float
 ) -> None:
-    for place, row in frame.reset_index(drop=True).iterrows():
+    for place, (_, row) in enumerate(frame.iterrows()):
         half = unit * row[f"{of}_half_width"]
         axes.errorbar(
             unit * row[of],

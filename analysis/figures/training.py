@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from mlflow import MlflowClient
@@ -91,7 +92,8 @@ def draw_training(frame: pd.DataFrame, drawn_as: Mapping[str, Appearance]) -> Fi
     with style():
         size = (2 * _WIDE[0], sum(heights) + foot)
         figure = Figure(figsize=size, layout="constrained")
-        top, below = figure.subfigures(2, 1, height_ratios=heights)
+        parts = GridSpec(2, 1, figure, height_ratios=heights)
+        top, below = figure.add_subfigure(parts[0]), figure.add_subfigure(parts[1])
         panels = top.subplots(1, 2, sharey=True)
         for axes, (quantity, title) in zip(panels, _ACCURACIES.items(), strict=True):
             for label, line in frame[frame["quantity"] == quantity].groupby("label", sort=False):
@@ -150,7 +152,8 @@ def _draw_line(
 
 
 def _stretched(accuracy: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return -np.log10(np.maximum(100 - np.asarray(accuracy), 100 - _CUT))
+    place: npt.NDArray[Any] = -np.log10(np.maximum(100 - np.asarray(accuracy), 100 - _CUT))
+    return place
 
 
 def _unstretched(place: npt.NDArray[Any]) -> npt.NDArray[Any]:

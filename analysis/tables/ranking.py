@@ -72,7 +72,7 @@ def leads(
             adjusted = holm([ps[other, column] for other in others if other != leader])
             equal = frozenset(labels[other] for other in others if means[other, column] == top)
             tied = any(math.isnan(p) or p >= 1 - CONFIDENCE for p in adjusted)
-            found[metrics[column]] = Lead(equal, tied)
+            found[metrics[int(column)]] = Lead(equal, tied)
     return found
 
 
@@ -85,7 +85,8 @@ def _mean(cube: _Array) -> _Array:
     """Over the seeds that are there; NaN without any."""
     count = _count(cube)
     total = np.nansum(cube, axis=1)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    mean: _Array = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return mean
 
 
 def _paired_p(differences: _Array) -> _Array:
