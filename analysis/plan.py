@@ -228,6 +228,11 @@ class Plan:
         return self.raw.get("provenance") or {}
 
     @property
+    def resources(self) -> Mapping[str, float]:
+        """What a trial takes: `cpu`, cores, and `gpu`, its share of one where there is one."""
+        return self.raw.get("resources") or {"cpu": 1, "gpu": 0}
+
+    @property
     def figures(self) -> tuple[str, ...]:
         """The figures of formulas that it draws."""
         return tuple(self.raw.get("figures") or ())

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +45,7 @@ from analysis.figures.tradeoff import draw_tradeoff, tradeoff_frame
 from analysis.figures.training import draw_training, training_frame
 from analysis.plan import Group
 from analysis.profiles import anchor, profiles
+from analysis.provenance import provenance
 from analysis.published import slips
 from analysis.runs import Results, load
 from analysis.tables.accuracy import AccuracyTable, accuracy_table, table_frame
@@ -65,18 +65,6 @@ from analysis.tables.paper_text import to_latex as paper_latex
 from analysis.tables.paper_text import to_markdown as paper_markdown
 from analysis.tables.text import MARK_MEANINGS, MARK_SIGNS, percent, points
 from trainables import names, theory
-
-_LIBRARIES = (
-    "jinja2",
-    "matplotlib",
-    "mlflow",
-    "numpy",
-    "optuna",
-    "pandas",
-    "plotly",
-    "scipy",
-    "statsmodels",
-)
 
 
 @dataclass(frozen=True)
@@ -411,7 +399,7 @@ def _page(
         meanings=MARK_MEANINGS,
         theory=theory,
         unfinished=results.unfinished.to_dict("records"),
-        provenance=_provenance(results, command),
+        provenance=provenance(results, command),
         study_file=results.study_file,
         claims=claims,
         bibtex=bibtex(results),
@@ -424,27 +412,3 @@ def _page(
 def _coded(text: str) -> Markup:
     """Text in which what stands in backticks is code."""
     return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
-
-
-def _provenance(results: Results, command: str) -> dict[str, Mapping[str, Any]]:
-    """What must be equal for the numbers to be equal, in named lists."""
-    tracked = results.plan.provenance
-    frame = results.frame
-    return {
-        "Commands": {"run": results.plan.command, "report": command},
-        "Seeds": {method: _listed(seeds) for method, seeds in results.plan.seeds.items()},
-        "Source and machine": {
-            "git": tracked.get("git", ""),
-            "git of the trials": _listed(sorted(set(frame["git"]) - {""})),
-            "devices of the trials": _listed(sorted(set(frame["device"]) - {""})),
-            "platform": tracked.get("platform", ""),
-            "python": tracked.get("python", ""),
-        },
-        "Versions of the run": tracked.get("versions", {}),
-        "Versions of the report": {name: version(name) for name in _LIBRARIES},
-        "Data digests (SHA-256)": tracked.get("data", {}),
-    }
-
-
-def _listed(values: Iterable[object]) -> str:
-    return ", ".join(map(str, values))

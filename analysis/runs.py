@@ -24,6 +24,7 @@ from analysis.plan import Group, Plan
 from trainables import names
 from trainables.errors import BadAddress, NothingTracked, unknown_name
 
+STARTED, ENDED = "started", "ended"  # when, in milliseconds since 1970
 # What became of a planned trial.
 DONE, INCOMPLETE, FAILED, RUNNING, MISSING = "done", "incomplete", "failed", "running", "missing"
 _STATES = {"FINISHED": DONE, "FAILED": FAILED, "KILLED": FAILED, "RUNNING": RUNNING}
@@ -37,11 +38,12 @@ _SHORT_METRICS = (
     names.AUDIT_FAILED,
     names.N,
     names.TRAIN_SECONDS,
+    names.ATTACK_SECONDS,
 )
 _TAGS = (names.ATTACK_MARK, names.REASON, "git", "device")
 
 
-_KEPT = "1"  # how tables of runs are kept in the cache; another way has another number
+_KEPT = "2"  # how tables of runs are kept in the cache; another way has another number
 
 
 class Reader(MlflowClient):
@@ -120,8 +122,9 @@ def load(tracking_uri: str, study: str, *, fresh: bool = False) -> Results:
     The frame has one row a planned (method, trial), in the plan's order; a trial that
     answers for several methods has a row for each. Columns: `method, trial_id, run_id, arm,
     label, name, seed, dataset, backbone, evidence, state, reason, attack_mark, git, device`,
-    one for each swept number (`loss.s`), the short metrics, one for each cell of the plan
-    (fractions) and one for each number that a diagnostic left (`diagnostic/theory/holds`).
+    one for each swept number (`loss.s`), `started, ended`, the short metrics, one for each cell
+    of the plan (fractions) and one for each number that a diagnostic left
+    (`diagnostic/theory/holds`).
     Whatever is not there is NaN; so is every metric of a trial that has not finished, because
     half a trial is not a result. Runs that the plan does not know are left out.
 
@@ -271,7 +274,9 @@ def _trial_runs(client: Reader, experiment: str) -> pd.DataFrame:
         trial, state = run.data.tags[names.TRIAL_ID], _STATES.get(run.info.status, RUNNING)
         if trial not in rows or (rows[trial]["state"] != DONE and state == DONE):
             tags = {tag: run.data.tags.get(tag, "") for tag in _TAGS}
-            rows[trial] = {"run_id": run.info.run_id, "state": state, **tags, **run.data.metrics}
+            when = {STARTED: run.info.start_time, ENDED: run.info.end_time}
+            about = {"run_id": run.info.run_id, "state": state, **tags, **when}
+            rows[trial] = {**about, **run.data.metrics}
     found = pd.DataFrame(rows.values(), pd.Index(rows, name="trial_id", dtype=str))
     file = io.BytesIO()
     found.to_parquet(file)
@@ -304,7 +309,7 @@ def _frame(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
 def _values(plan: Plan, tracked: pd.DataFrame) -> pd.DataFrame:
     """The planned metrics, and the numbers that diagnostics and passes have left."""
     everything = [metric for group in plan.groups for metric in plan.protocol(group).metrics]
-    planned = dict.fromkeys([*_SHORT_METRICS, *everything])
+    planned = dict.fromkeys([STARTED, ENDED, *_SHORT_METRICS, *everything])
     further = [
         name
         for name in tracked.columns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from collections.abc import Iterable
@@ -9,6 +10,8 @@ from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from study.plan import Plan, PlannedTrial, numeric, swept
 from study.protocol import NamedCell, Protocol
@@ -35,6 +38,7 @@ def describe(plan: Plan, command: str) -> dict[str, Any]:
             for label, cell in trial.diagnostics.items()
         },
         "trials": [_describe_trial(plan.protocol(trial), trial) for trial in plan.trials],
+        "resources": plan.resources.model_dump(include={"cpu", "gpu"}),
         "provenance": _provenance(plan),
     }
 
@@ -91,6 +95,7 @@ def _provenance(plan: Plan) -> dict[str, Any]:
         "versions": {name: metadata.version(name) for name in _REPORTED},
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "driver": f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB",
         "git": git_revision(),
         "data": datasets,
     }

@@ -93,6 +93,7 @@ def metrics(
         names.MASKING_GAP: _masking_gap(protocol, test),
         names.N: float(len(headline[0].shares)),
         names.TRAIN_SECONDS: sum(epoch["seconds"] for epoch in record.get("history", [])),
+        names.ATTACK_SECONDS: _attack_seconds(trial, record),
     }
     bounded = [test[name] for name in bounded_cells(protocol, test)]
     if bounded:
@@ -106,6 +107,13 @@ def metrics(
     results = [(key, value, 0) for key, value in values.items()]
     own = {cell.name for cell in protocol.cells if not cell.check}
     return results + list(_series(protocol, {name: test[name] for name in test if name in own}))
+
+
+def _attack_seconds(trial: PlannedTrial, record: Mapping[str, Any]) -> float:
+    """What its cells took, each once; the record may have others, of earlier plans."""
+    own = {*trial.cell_ids.values(), *trial.diagnostic_ids.values()}
+    found: dict[str, float] = record.get("cell_seconds", {})
+    return sum(seconds for cell_id, seconds in found.items() if cell_id in own)
 
 
 def bounded_cells(protocol: Protocol, test: Iterable[str]) -> list[str]:

@@ -33,7 +33,7 @@ from trainables.store import Store
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
-REVISION = 5  # bumped by whatever alters what a run shows: old runs are then written anew
+REVISION = 6  # bumped by whatever alters what a run shows: old runs are then written anew
 
 _NOTE = "mlflow.note.content"
 _LONGEST_RUN_NOTE, _LONGEST_NOTE = 8_000, 20_000  # characters that MLflow keeps

@@ -18,6 +18,7 @@ MASKING_GAP = "masking_gap"  # the largest: the headline's weakest surface less 
 AUDIT_FAILED = "audit_failed"  # checks of the headline's audit that failed
 N = "n"  # test images attacked
 TRAIN_SECONDS = "train_seconds"
+ATTACK_SECONDS = "attack_seconds"  # of all cells of its plan, diagnostics among them
 
 # Curves, one point an epoch.
 TRAIN_LOSS = "train_loss"

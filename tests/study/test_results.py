@@ -137,3 +137,15 @@ def test_a_runs_note_lists_every_cell(study):
     assert len(rows) == len(outcomes)
     audits = [row.startswith(f"| {names.AUDIT}") for row in rows]
     assert audits == sorted(audits) and any(audits) and not all(audits)
+
+
+def test_time_of_attacks_is_that_of_the_plans_own_cells(study):
+    """Each once, though names may share a cell; the record may have cells of earlier plans."""
+    protocol, trial, outcomes = study
+    own = set(trial.cell_ids.values())
+    record = {"cell_seconds": {**dict.fromkeys(own, 0.5), "of an earlier plan": 100.0}}
+    values = {key: value for key, value, _ in metrics(protocol, trial, outcomes, record)}
+    assert values[names.ATTACK_SECONDS] == pytest.approx(0.5 * len(own))
+    assert dict((key, value) for key, value, _ in metrics(protocol, trial, outcomes, {}))[
+        names.ATTACK_SECONDS
+    ] == 0  # fmt: skip
