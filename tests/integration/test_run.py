@@ -109,7 +109,6 @@ def test_tracking_is_rebuilt_from_the_store(finished, folder):
     folder.study("run", "tiny.yaml", **NO_RAY)
 
     def shown(where):
-        times = (names.TRAIN_SECONDS, names.ATTACK_SECONDS)
         return {run.data.tags[names.TRIAL_ID]: run.data.metrics for run in where.runs()}
 
     assert shown(folder) == shown(finished)
