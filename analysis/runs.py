@@ -248,7 +248,7 @@ def _artifact_text(client: MlflowClient, run_id: str, path: str, study: str) -> 
 
 
 def _runs(
-    client: MlflowClient, experiment: str, role: str, view: str = ViewType.ACTIVE_ONLY
+    client: MlflowClient, experiment: str, role: str, view: int = ViewType.ACTIVE_ONLY
 ) -> Iterator[Run]:
     """All runs of one role, newest first, a page at a time."""
     token: str | None = None
@@ -316,7 +316,7 @@ def _values(plan: Plan, tracked: pd.DataFrame) -> pd.DataFrame:
         if name.startswith(names.DIAGNOSTIC) or name.endswith(names.SPREAD)
     ]
     first = tracked[further].notna().to_numpy()
-    found = [name for name, there in zip(further, first.any(axis=0), strict=True) if there]
+    found = [name for place, name in enumerate(further) if first[:, place].any()]
     found.sort(key=lambda name: int(first[:, further.index(name)].argmax()))
     return tracked.reindex(columns=[*planned, *found]).astype(float)
 

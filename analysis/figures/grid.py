@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 from pandas.api.typing import DataFrameGroupBy
@@ -209,7 +210,10 @@ def _baseline_rows(results: Results, group: Group) -> pd.DataFrame:
 
 
 def _measured(
-    grouped: DataFrameGroupBy, measure: Measure, reference: pd.DataFrame, choice: Choice | None
+    grouped: DataFrameGroupBy[Any, Any],
+    measure: Measure,
+    reference: pd.DataFrame,
+    choice: Choice | None,
 ) -> pd.DataFrame:
     values, places = grouped.obj[measure.column].to_numpy(), grouped.indices
     means = grouped[measure.column].mean()

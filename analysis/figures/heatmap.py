@@ -108,8 +108,8 @@ def draw_heatmap(
     if max(values.shape) <= MOST_WRITTEN:
         _annotate(axes, values, light=0.55 * top)
     _mark_choice(axes, grid, measure, values)
-    axes.set_xticks(*ticks(values.columns))
-    axes.set_yticks(*ticks(values.index))
+    axes.set_xticks(*ticks(list(values.columns)))
+    axes.set_yticks(*ticks(list(values.index)))
     axes.set(xlabel=axis_label(grid.x), ylabel=axis_label(grid.y))
     axes.set_title(panel_title(grid, measure), fontsize=7)
     axes.tick_params(length=0, labelsize=7)

@@ -121,7 +121,7 @@ class Study:
         searched, fetched = runs._runs, runs._fetched
 
         def search(
-            client: MlflowClient, experiment: str, role: str, *view: str
+            client: MlflowClient, experiment: str, role: str, *view: int
         ) -> Iterator[object]:
             if role == names.TRIAL and not view:
                 self.read.append("runs")
@@ -207,7 +207,7 @@ def test_a_driver_that_starts_while_runs_are_read_spoils_nothing(
     run_id = study.trial()
     searched = runs._runs
 
-    def overtaken(client: MlflowClient, experiment: str, role: str, *view: str) -> Iterator[object]:
+    def overtaken(client: MlflowClient, experiment: str, role: str, *view: int) -> Iterator[object]:
         if role == names.TRIAL and not view:
             study.stamp("")
             study.client.set_tag(run_id, names.ATTACK_MARK, names.WEAK)
