@@ -97,7 +97,8 @@ def study(
             rows.append(row)
             trials.append({**row, "methods": [method], "axes": {}, "params": settings})
     headline = {"label": "PGD in a ball", "test": [HEADLINE], "validation": []}
-    protocol = {"headline": headline, "cells": CELLS, "rebuilds": list(rebuilds)}
+    about = {"rebuilds": list(rebuilds), "worst_raw": {}}
+    protocol = {"headline": headline, "cells": CELLS, **about}
     plan = {
         "study": "t",
         "command": "study run t",

@@ -80,6 +80,7 @@ def results(dataset: str = "mnist", backbone: str = "lenet5", **raw: Any) -> Res
         "headline": {"label": "", "test": ["ball-un"], "validation": []},
         "cells": cells(),
         "rebuilds": raw.pop("rebuilds", []),
+        "worst_raw": {},
     }
     plan = {
         "study": "t",
