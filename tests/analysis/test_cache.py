@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
 from analysis import runs
 from analysis.cache import Cache, default_folder
+from analysis.figures.style import save, save_kept, style
 from analysis.runs import Results, findings, load, outcomes
 from trainables import names
 
@@ -249,3 +251,48 @@ def test_fresh_reads_all_anew_and_keeps_it(study: Study) -> None:
     assert names.MASKED not in set(study.load().frame["attack_mark"])
     assert names.MASKED in set(study.load(fresh=True).frame["attack_mark"])
     assert names.MASKED in set(study.load().frame["attack_mark"])
+
+
+def test_what_was_computed_is_computed_once_for_each_key(tmp_path: Path) -> None:
+    cache, calls = Cache(tmp_path), list[str]()
+
+    def compute(key: str) -> bytes:
+        return cache.computed(key, lambda: calls.append(key) or key.encode())  # type: ignore[func-returns-value]
+
+    assert [compute(key) for key in ("a", "b", "a")] == [b"a", b"b", b"a"]
+    assert calls == ["a", "b"]
+    again = Cache(tmp_path, fresh=True)
+    assert again.computed("a", lambda: b"anew") == b"anew"
+    assert cache.computed("a", lambda: b"never") == b"anew"
+
+
+def test_what_other_code_computed_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Cache(tmp_path)
+    cache.computed("a", lambda: b"old")
+    monkeypatch.setattr("analysis.cache._code", lambda: "another version")
+    assert cache.computed("a", lambda: b"new") == b"new"
+
+
+def test_a_figure_is_drawn_once_for_all_kinds_and_copied_then(tmp_path: Path) -> None:
+    cache, drawn = Cache(tmp_path / "cache"), list[int]()
+
+    def draw() -> Figure:
+        drawn.append(1)
+        figure = Figure(figsize=(1, 1))
+        figure.add_subplot().plot([0, 1])
+        return figure
+
+    paths = [
+        save_kept(cache, shown, draw, tmp_path, stem)
+        for shown, stem in (("data", "one"), ("data", "two"), ("other data", "three"))
+    ]
+    assert len(drawn) == 2
+    assert [path.name for path in paths[0]] == ["one.png", "one.pdf", "one.svg"]
+    for first, second in zip(paths[0], paths[1], strict=True):
+        assert first.read_bytes() == second.read_bytes() != b""
+    with style():
+        plain = save(draw(), tmp_path, "plain")
+    for first, second in zip(paths[0], plain, strict=True):
+        assert first.read_bytes() == second.read_bytes()
