@@ -138,6 +138,6 @@ def _lines(table: AccuracyTable, row: Row, arm: Arm, baseline: Arm | None) -> It
 def _images(galleries: Sequence[Gallery], method: str) -> Iterator[str]:
     """A method's own part of each gallery."""
     for found in galleries:
-        own = [exhibit for exhibit in found.exhibits if exhibit.frame["method"].iloc[0] == method]
+        own = [each for each in found.exhibits if each.method == method and len(each.frame)]
         if own:
             yield inlined_figure(draw_gallery(Gallery(found.group, tuple(own))))

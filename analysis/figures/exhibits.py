@@ -22,11 +22,13 @@ class Exhibit:
     """One method's images.
 
     Attributes:
+        method: The study's name for it.
         caption: Method, seed, and its accuracy under the attack.
-        frame: One row an image, see `gallery`.
+        frame: One row an image, see `gallery`; none where no image was right before.
         clean: (N, C, H, W) in [0, 1], in the frame's order, `attacked` likewise.
     """
 
+    method: str
     caption: str
     frame: pd.DataFrame
     clean: Array
@@ -72,6 +74,7 @@ def _exhibit(specimen: Specimen, label: str) -> Exhibit:
     ends = np.repeat(ENDS, [len(arrays[end]) for end in ENDS])
     kept = share(specimen.row[metric(label, "accuracy")])
     return Exhibit(
+        method=specimen.arm.method,
         caption=f"{specimen.caption}: {kept} of {specimen.row[names.N]:.0f} images right "
         "under the attack",
         frame=specimen.frame({"group": ends, **{name: arrays[name][rows] for name in _FATES}}),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from lxml import html
 
+from analysis.figures.exhibits import Gallery, gallery
 from analysis.plan import Group
 from analysis.profiles import anchor, profiles
 from analysis.report import write_report
-from analysis.runs import Results
+from analysis.runs import Results, load
 from analysis.tables.accuracy import accuracy_table
 from analysis.tables.audit import audit_table, read_audits
 from trainables import names
@@ -50,6 +52,26 @@ def test_a_profile_holds_its_own_images_alone(store: str, tmp_path: Path) -> Non
         for details in page.find_class("profile")
     }
     assert shown == {"sce": 1, "isce s=2 m=0.1": 1, "<b>loud</b>": 1, "none yet": 0}
+
+
+def test_a_model_that_gets_nothing_right_has_no_images_to_show(
+    store: str, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = load(store, "looked")
+
+    def emptied(results: Results, group: Group, label: str) -> Gallery | None:
+        found = gallery(results, group, label)
+        assert found
+        first, *others = found.exhibits
+        nothing = replace(
+            first, frame=first.frame.iloc[:0], clean=first.clean[:0], attacked=first.attacked[:0]
+        )
+        return replace(found, exhibits=(nothing, *others))
+
+    monkeypatch.setattr("analysis.profiles.gallery", emptied)
+    table = accuracy_table(results, group)
+    first, second, *_ = profiles(results, table, audit_table(results, group, {}))
+    assert (len(first.images), len(second.images)) == (0, 1)
 
 
 def test_links_of_the_first_page_lead_to_profiles(store: str, tmp_path: Path) -> None:
