@@ -36,6 +36,7 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 REVISION = 6  # bumped by whatever alters what a run shows: old runs are then written anew
 
 _NOTE = "mlflow.note.content"
+_KIND = ("mlflow.experimentKind", "custom_model_development")  # else the UI opens on GenAI's pages
 _LONGEST_RUN_NOTE, _LONGEST_NOTE = 8_000, 20_000  # characters that MLflow keeps
 _SHOWS = "shows"  # digest of what a run shows, to see whether it is of this plan
 _BATCH = 900  # MLflow takes 1,000 metrics a call
@@ -188,6 +189,7 @@ class Tracker:
         """The plan and the file, where the analysis and the UI find them."""
         note = f"{self.plan.file.question}\n\n```yaml\n{self.plan.file.text}\n```"
         self.client.set_experiment_tag(self.experiment, _NOTE, clipped(note, _LONGEST_NOTE))
+        self.client.set_experiment_tag(self.experiment, *_KIND)
         if names.REPORT not in self._runs:
             self._create("report", {names.ROLE: names.REPORT}, names.REPORT)
         run_id = self._report.info.run_id

@@ -119,7 +119,9 @@ def test_writing_twice_changes_nothing(tracked):
 
 def test_a_long_study_file_is_noted_as_far_as_mlflow_keeps_it(tracked):
     tracker, _ = tracked(question="Does it help?\n" * 2_000)
-    note = tracker.client.get_experiment(tracker.experiment).tags["mlflow.note.content"]
+    tags = tracker.client.get_experiment(tracker.experiment).tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    note = tags["mlflow.note.content"]
     assert len(note) <= 20_000 and note.endswith("\n…")
 
 
