@@ -10,6 +10,7 @@ from pathlib import Path
 from mlflow.exceptions import MlflowException
 
 from study.choice import with_choices
+from study.interrupts import uninterrupted
 from study.listener import Listener
 from study.local import run_local
 from study.lock import StudyLock
@@ -209,6 +210,7 @@ class _Watcher:
     def _tracking(self) -> Iterator[None]:
         """MLflow is a projection: where it fails for a while, the study goes on."""
         try:
-            yield
+            with uninterrupted():
+                yield
         except MlflowException as error:
             self.display.say(f"MLflow did not take it, tried again at the end: {error.message}")
