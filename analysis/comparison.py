@@ -24,7 +24,7 @@ from analysis.tables.text import signed
 from trainables import names
 
 MARGIN = 0.01  # within which accuracies are as good as each other (METHODS 4b)
-BETTER, WORSE, UNSEEN = "better", "worse", "no difference seen"
+BETTER, WORSE, UNCERTAIN, UNSEEN = "better", "worse", "uncertain", "no difference seen"
 EQUAL = f"as good, within {100 * MARGIN:g} point"
 _ALPHA = 1 - CONFIDENCE
 # How a budget is called where its number is the ball's radius.
@@ -56,7 +56,8 @@ class Versus:
         crossed: Interval over seeds and images both.
         p: Of the difference, by Holm over the verdict's comparisons.
         word: `BETTER` or `WORSE` where the t test and the crossed interval agree, `EQUAL` within
-            `MARGIN`, `UNSEEN`, or why there is none of these.
+            `MARGIN`, `UNCERTAIN` where the t test alone, without Holm, sees a difference,
+            `UNSEEN`, or why there is none of these.
         doubted: Marks of the side that stands higher, whose attack says no more than an upper
             bound; by label.
     """
@@ -214,7 +215,9 @@ def _word(difference: Difference, p: float, equal: float, crossed: tuple[float, 
     above, below = crossed[0] > 0 and value.mean > 0, crossed[1] < 0 and value.mean < 0
     if p < _ALPHA and (above or below):
         return BETTER if above else WORSE
-    return EQUAL if equal < _ALPHA else UNSEEN
+    if equal < _ALPHA:
+        return EQUAL
+    return UNCERTAIN if difference.p < _ALPHA else UNSEEN
 
 
 def _values(images: Images, threat: Threat, arm: Arm) -> pd.Series:

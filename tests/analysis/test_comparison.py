@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis.comparison import EQUAL, UNSEEN, WORSE, threats, verdicts, verdicts_frame
+from analysis.comparison import EQUAL, UNCERTAIN, UNSEEN, WORSE, threats, verdicts, verdicts_frame
 from analysis.images import Images
 from analysis.plan import Cell, Group, Plan, Protocol
 from analysis.runs import Results
@@ -108,9 +108,20 @@ def test_both_intervals_have_to_agree(
     results = seeded(small, group, GAINS)
     assert verdicts(results, group)[0].against[0].word == WORSE
     crossed["sce"] = (-0.3, 0.01)
-    assert verdicts(results, group)[0].against[0].word == UNSEEN
+    assert verdicts(results, group)[0].against[0].word == UNCERTAIN
     crossed["sce"] = (0.1, 0.3)  # on the other side
-    assert verdicts(results, group)[0].against[0].word == UNSEEN
+    assert verdicts(results, group)[0].against[0].word == UNCERTAIN
+
+
+def test_what_holm_does_not_let_pass_is_uncertain(
+    small: Results, group: Group, crossed: dict[str, tuple[float, float]]
+) -> None:
+    """Alone p = 0.043; as the smaller of two 0.086."""
+    gains = (0.0215, 0.0115, 0.0005, 0.0315, 0.0115)
+    alone = -pd.Series(gains)
+    versus = verdicts(seeded(small, group, tuple(alone)), group)[0].against[0]
+    assert versus.difference.p < 0.05 <= versus.p
+    assert versus.word == UNCERTAIN
 
 
 def test_noise_decides_nothing(
