@@ -212,9 +212,10 @@ def _word(difference: Difference, p: float, equal: float, crossed: tuple[float, 
         return "no result"
     if value.is_exploratory:
         return "no claim"
-    above, below = crossed[0] > 0 and value.mean > 0, crossed[1] < 0 and value.mean < 0
-    if p < _ALPHA and (above or below):
-        return BETTER if above else WORSE
+    is_above = value.mean > 0
+    agree = crossed[0] > 0 if is_above else crossed[1] < 0
+    if p < _ALPHA and agree:
+        return BETTER if is_above else WORSE
     if equal < _ALPHA:
         return EQUAL
     return UNCERTAIN if difference.p < _ALPHA else UNSEEN
