@@ -1,4 +1,4 @@
-"""What all tests share: one thread, no telemetry, small real models trained once a session."""
+"""What all tests share: one thread, no telemetry, small real models, trained once and kept."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -27,7 +28,7 @@ from trainables.datasets.base import Splits, load_splits
 from trainables.execution import Execution
 from trainables.losses.base import Head, Loss
 from trainables.seeding import Draws
-from trainables.training import Trainer
+from trainables.training import Trainer, load_weights, weights_of
 from trainables.transforms.none import NoTransform
 
 torch.set_num_threads(1)
@@ -85,23 +86,33 @@ def splits(model_config: Callable[..., ModelConfig]) -> Splits:
     return load_splits(model_config().dataset, CPU)
 
 
-def _trained(config: ModelConfig, splits: Splits) -> Classifier:
+def _kept(name: str, config: ModelConfig, splits: Splits) -> Classifier:
+    """The model kept as `tests/models/<name>.safetensors`; trained and written when it is gone.
+
+    Kept, since another processor rounds otherwise and would train another model: what an
+    attack takes from it would be no fixed number.
+    """
+    path = Path(__file__).parent / "models" / f"{name}.safetensors"
     trainer = Trainer(config, splits, CPU)
-    while not trainer.done:
-        trainer.epoch()
+    if not path.exists():
+        while not trainer.done:
+            trainer.epoch()
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(weights_of(trainer.classifier))
+    load_weights(trainer.classifier, path.read_bytes())
     return trainer.classifier.eval()
 
 
 @pytest.fixture(scope="session")
 def sce(model_config: Callable[..., ModelConfig], splits: Splits) -> Classifier:
     """LeNet-5 trained on mnist5k with SCE, in eval mode; not to be changed."""
-    return _trained(model_config("sce"), splits)
+    return _kept("sce", model_config("sce"), splits)
 
 
 @pytest.fixture(scope="session")
 def isce(model_config: Callable[..., ModelConfig], splits: Splits) -> Classifier:
     """LeNet-5 trained on mnist5k with I-SCE (1, 0.1), in eval mode; not to be changed."""
-    return _trained(model_config({"name": "isce", "s": 1.0, "m": 0.1}), splits)
+    return _kept("isce", model_config({"name": "isce", "s": 1.0, "m": 0.1}), splits)
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,7 @@ def test_the_commands_run_as_written(tmp_path):
     assert (reports / "quickstart" / "index.html").exists()
     assert (reports / "my-study" / "figure3.png").exists()
     judged = (reports / "my-study" / "claims.csv").read_text()
-    assert "2 seeds of the 5 that a claim needs" in judged
+    assert "3 seeds of the 5 that a claim needs" in judged
     assert (reports / "crosses" / "index.html").exists()
     assert names.MASKED in (reports / "believe" / "table.csv").read_text()
     assert (reports / "methods" / "table.md").read_text().count("\n|") > 13

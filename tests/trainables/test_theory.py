@@ -109,7 +109,8 @@ def test_advantage_is_equation_11_with_the_sign_of_its_exponent(f, i, s, m):
     p, p_i, _ = by_loop(f, i, s, m)
     np.testing.assert_allclose(h, p_i - p, rtol=0, atol=1e-13)
     exponent = (s - 1) * f[np.arange(5), i] + m
-    np.testing.assert_array_equal(np.sign(h), np.sign(exponent))
+    told = (exponent == 0) | (np.abs(exponent) > 1e-250)  # nearer to 0, h underflows
+    np.testing.assert_array_equal(np.sign(h)[told], np.sign(exponent)[told])
 
 
 def test_advantage_keeps_its_digits_where_p_and_p_i_are_almost_equal():

@@ -195,17 +195,17 @@ def reference_accuracies(torchattacks, classifier, images, labels, *, norm, eps,
         return [int((model(made).argmax(dim=1) == labels).sum()) for made in attacked]
 
 
-# Settings whose figure hardly depends on the seed; I-SCE under DLR varies by four images.
+# The last is how far our own figure goes with the seed; theirs set a seed of their own.
 @pytest.mark.parametrize(
-    ("model", "budget", "eps", "loss"),
+    ("model", "budget", "eps", "loss", "spread"),
     [
-        ("sce", "l2_abs", 1.5, "ce"),
-        ("sce", "linf", 0.1, "dlr"),
-        ("isce", "l2_abs", 1.5, "ce"),
+        ("sce", "l2_abs", 1.5, "ce", 1),
+        ("sce", "linf", 0.1, "dlr", 1),
+        ("isce", "l2_abs", 1.5, "ce", 3),
     ],
 )
 def test_accuracy_is_that_of_the_references(
-    request, torchattacks, splits, model, budget, eps, loss
+    request, torchattacks, splits, model, budget, eps, loss, spread
 ):
     classifier, part = request.getfixturevalue(model), splits.test.first(200)
     attack = APGD(budget=budget, eps=eps, surface=f"{loss}_raw")
@@ -214,7 +214,7 @@ def test_accuracy_is_that_of_the_references(
         torchattacks, classifier, part.images, part.labels, norm=NORMS[budget], eps=eps, loss=loss
     )
     assert all(40 < left < 120 for left in theirs)
-    assert all(abs(ours - left) <= 1 for left in theirs)
+    assert all(abs(ours - left) <= spread for left in theirs)
 
 
 def test_accuracy_towards_rivals_is_that_of_the_references(torchattacks, isce, splits):
@@ -371,7 +371,7 @@ def test_eps_0_leaves_the_images_as_they_are(sce, splits, budget):
 
 def test_smallest_gradient_that_was_met_is_told(sce, right, batch_of, looks):
     images, labels = right(sce, 8)
-    made = APGD(budget="l2_abs", eps=0.1, steps=6).perturb(sce, batch_of(images, labels))
+    made = APGD(budget="l2_abs", eps=0.01, steps=6).perturb(sce, batch_of(images, labels))
     norms = torch.stack([found.norm for *_, found in looks])
     assert torch.equal(made.gradient, norms.min(dim=0).values)
     assert (made.gradient > 0).all()

@@ -162,7 +162,7 @@ def test_norms_are_those_of_foolbox_in_linf_and_smaller_with_longer_steps(
 
     equal = ratio(alpha=1.0)  # theirs, a step of which is short in Linf
     assert float(equal.mean()) == pytest.approx(1, abs=1e-3)
-    assert (equal < 1.02).all()
+    assert (equal < 1.05).all()
     assert float(ratio().median()) < 0.995
 
 
