@@ -21,6 +21,8 @@ from analysis.statistics import Estimate, estimate
 from trainables import names
 
 _FEWEST = 4  # points below which there is nothing to tell apart
+# Of the forest: optuna's own number up to so many points, and on more points fewer, larger trees.
+_TREES, _FEWEST_TREES, _TREES_UP_TO = 64, 8, 400
 _Point = tuple[Any, ...]
 
 
@@ -165,7 +167,8 @@ def importance(values: np.ndarray[Any, Any], levels: Mapping[str, _Point]) -> di
                     params=at, distributions=space, value=float(values[place])
                 )
             )
-        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        trees = max(_TREES * _TREES_UP_TO // max(values.size, _TREES_UP_TO), _FEWEST_TREES)
+        evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=trees, seed=0)
         found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     finally:
         optuna.logging.set_verbosity(verbosity)

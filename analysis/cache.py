@@ -16,6 +16,8 @@ from functools import cache as once
 from importlib.metadata import version
 from pathlib import Path
 
+import trainables
+
 LIMIT = 2**30  # bytes of all entries: dozens of states of 10,000 runs
 _CHECKSUM = hashlib.sha256().digest_size
 
@@ -97,7 +99,9 @@ class Cache:
 @once
 def _code() -> str:
     """Names what computes: our sources, and the libraries that results may depend on."""
-    sources = sorted(Path(__file__).parent.rglob("*.py"))
+    sources = sorted(
+        [*Path(__file__).parent.rglob("*.py"), *Path(trainables.__file__).parent.rglob("*.py")]
+    )
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources))
     libraries = ("matplotlib", "numpy", "optuna", "pandas", "scikit-learn")
     return " ".join([digest.hexdigest(), *map(version, libraries)])

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from analysis.choice import shown_arms
 from analysis.figures.embedding import clouds
 from analysis.figures.exhibits import gallery
+from analysis.figures.files import Drawing, inlined, save_data, save_kept
 from analysis.figures.gallery import draw_gallery
 from analysis.figures.scatter import draw_clouds
 from analysis.figures.separability import draw_separability, separability_frame
-from analysis.figures.style import appearances, inlined, method_colours, save, save_data
+from analysis.figures.style import appearances, method_colours
 from analysis.plan import Group
 from analysis.runs import Results
 from analysis.specimens import examined
@@ -68,10 +68,11 @@ def look_closer(results: Results, folder: Path) -> tuple[list[Look], list[Path]]
     for label, kind in results.plan.diagnostics.items():
         tables = findings_tables(results, label)
         pictures: dict[str, list[Picture]] = {kind: [], SEPARABILITY: []}
-        for what, group, figure, frame in _drawn(results, label, kind):
+        for what, group, drawing, frame in _drawn(results, label, kind):
             suffix = f"-{group.stem}" if len(results.plan.groups) > 1 else ""
             name = f"{_stem(what, label, kind)}{suffix}"
-            files += [*save(figure, folder, name), save_data(frame, folder, name)]
+            files += save_kept(results.client.cache, drawing, folder, name)
+            files.append(save_data(frame, folder, name))
             pictures[what].append(Picture(group, inlined(folder / f"{name}.svg"), f"{name}.csv"))
         data = f"table-{_stem(kind, label, kind)}"
         if tables:
@@ -97,19 +98,20 @@ def _stem(what: str, label: str, kind: str) -> str:
 
 def _drawn(
     results: Results, label: str, kind: str
-) -> Iterator[tuple[str, Group, Figure, pd.DataFrame]]:
+) -> Iterator[tuple[str, Group, Drawing, pd.DataFrame]]:
     """The figures of a diagnostic, each with what it shows and its data."""
     for group in results.plan.groups:
         if kind == "exhibits" and (images := gallery(results, group, label)):
-            yield kind, group, draw_gallery(images), images.frame
+            yield kind, group, Drawing(draw_gallery, (images,)), images.frame
         if kind == "embedding" and (points := clouds(results, group, label)):
-            yield kind, group, draw_clouds(points), points.frame
+            yield kind, group, Drawing(draw_clouds, (points,)), points.frame
         if kind == "embedding":
             frame = separability_frame(results, group, label)
             arms = [(arm.method, arm.label) for arm in shown_arms(results, group)]
             if not frame.empty:
                 drawn_as = appearances(arms, method_colours(results.plan.methods))
-                yield SEPARABILITY, group, draw_separability(frame, drawn_as), frame
+                drawing = Drawing(draw_separability, (frame, drawn_as))
+                yield SEPARABILITY, group, drawing, frame
 
 
 def _notes(results: Results, label: str, tables: Sequence[FindingsTable]) -> Iterator[str]:

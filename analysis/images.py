@@ -76,30 +76,36 @@ class Images:
         return {seed: shares for seed, shares in found.items() if len(shares)}
 
     def _shares(self, run_id: str, cells: Sequence[str]) -> _Shares:
-        """Each image's share under the worst of the cells; nothing unless all saw the same."""
         if run_id not in self._runs:
             self._runs[run_id] = self._read(run_id)
-        found = [self._runs[run_id].get(cell, np.empty(0)) for cell in cells]
-        alike = len({len(shares) for shares in found}) == 1
-        return functools.reduce(np.minimum, found) if alike else np.empty(0)
+        return worst_shares(self._runs[run_id], cells)
 
     def _read(self, run_id: str) -> Mapping[str, _Shares]:
-        """Share of right passes by cell and image; nothing of a run that kept no outcomes."""
+        """Nothing of a run that kept no outcomes."""
         try:
-            frame = outcomes(self._client, run_id).sort_values("index", kind="stable")
+            return image_shares(outcomes(self._client, run_id))
         except (MlflowException, OSError):
             return {}
-        shares = (frame["correct_after"] / frame["passes"]).to_numpy(dtype=np.float64)
-        places = frame.groupby("cell", sort=False).indices
-        return {str(cell): shares[where] for cell, where in places.items()}
+
+
+def image_shares(outcomes: pd.DataFrame) -> Mapping[str, _Shares]:
+    """Each image's share of right passes by cell, in the order of the images."""
+    frame = outcomes.sort_values("index", kind="stable")
+    shares = (frame["correct_after"] / frame["passes"]).to_numpy(dtype=np.float64)
+    places = frame.groupby("cell", sort=False, observed=True).indices
+    return {str(cell): shares[where] for cell, where in places.items()}
+
+
+def worst_shares(shares: Mapping[str, _Shares], cells: Sequence[str]) -> _Shares:
+    """Each image's share under the worst of the cells.
+
+    Nothing unless every cell is there for every image: a worst case over fewer attacks is another
+    number.
+    """
+    found = [shares.get(cell, np.empty(0)) for cell in cells]
+    alike = len({len(kept) for kept in found}) == 1
+    return functools.reduce(np.minimum, found) if alike else np.empty(0)
 
 
 def _key(first: Arm, second: Arm, cells: Sequence[str]) -> _Key:
     return tuple(first.runs.values()), tuple(second.runs.values()), tuple(cells)
-
-
-def crossed_interval(
-    results: Results, first: Arm, second: Arm, cells: Sequence[str]
-) -> tuple[float, float]:
-    """One such interval, see `Images.crossed_intervals`; only these runs' outcomes are read."""
-    return Images(results).crossed_intervals([(first, second, cells)])[0]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from analysis.cache import Cache
 from analysis.choice import Arm, choice_note, shown_arms
 from analysis.figures.exhibits import Gallery, gallery
+from analysis.figures.files import Drawing, inlined_kept
 from analysis.figures.gallery import draw_gallery
-from analysis.figures.style import inlined_figure
 from analysis.plan import Group, Plan
 from analysis.runs import Results
 from analysis.statistics import Estimate, paired_difference
@@ -88,7 +89,7 @@ def profiles(results: Results, table: AccuracyTable, verdicts: AuditTable) -> li
             facts=dict(_facts(results, arms, arms[index])),
             lines=tuple(_lines(table, table.rows[index], arms[index], baseline)),
             failures=verdicts.rows[index].failures,
-            images=tuple(_images(galleries, arms[index].method)),
+            images=tuple(_images(results.client.cache, galleries, arms[index].method)),
             baseline=baseline.label if baseline and baseline is not arms[index] else "",
         )
         for index in sorted(firsts.values())
@@ -135,9 +136,10 @@ def _lines(table: AccuracyTable, row: Row, arm: Arm, baseline: Arm | None) -> It
             )
 
 
-def _images(galleries: Sequence[Gallery], method: str) -> Iterator[str]:
+def _images(cache: Cache, galleries: Sequence[Gallery], method: str) -> Iterator[str]:
     """A method's own part of each gallery."""
     for found in galleries:
         own = [each for each in found.exhibits if each.method == method and len(each.frame)]
         if own:
-            yield inlined_figure(draw_gallery(Gallery(found.group, tuple(own))))
+            drawing = Drawing(draw_gallery, (Gallery(found.group, tuple(own)),))
+            yield inlined_kept(cache, drawing)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pandas as pd
 import plotly.io
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
-from matplotlib.figure import Figure
 
 from analysis.ablation import Ablation, ablation_frame, ablations, level_text
 from analysis.answer import Answer, first_answer
@@ -28,18 +26,12 @@ from analysis.comparison import verdicts_frame
 from analysis.figures.calibration import draw_calibration
 from analysis.figures.curves import curves_frame, draw_curves
 from analysis.figures.effects import draw_effects
+from analysis.figures.files import Drawing, inlined, save_data, save_kept
 from analysis.figures.grid import Grid, all_measures, figure3_measures, grid, surfaces
 from analysis.figures.heatmap import draw_heatmaps, draw_widths
 from analysis.figures.interactive import interactive_surface
 from analysis.figures.property import draw_property, property_frame
-from analysis.figures.style import (
-    appearances,
-    inlined,
-    method_colours,
-    save,
-    save_data,
-    save_kept,
-)
+from analysis.figures.style import appearances, method_colours
 from analysis.figures.surface import draw_figure3
 from analysis.figures.tradeoff import draw_tradeoff, tradeoff_frame
 from analysis.figures.training import draw_training, training_frame
@@ -153,7 +145,7 @@ def write_report(
         table for group in results.plan.groups for table in paper_tables(results, group, audits)
     ]
     files = [*_write_tables(tables, folder), *_write_audits(results, audits, folder)]
-    files += _write_beside(beside, folder)
+    files += _write_beside(results, beside, folder)
     answers = [first_answer(results, group, audits) for group in results.plan.groups]
     files += _write_verdicts(answers, folder)
     findings, judged = _write_claims(results, claimed, audits, folder, always=claims is not None)
@@ -219,7 +211,7 @@ def _write_tables(tables: Sequence[AccuracyTable], folder: Path) -> list[Path]:
     return [folder / name for name in texts]
 
 
-def _write_beside(tables: Sequence[PaperTable], folder: Path) -> list[Path]:
+def _write_beside(results: Results, tables: Sequence[PaperTable], folder: Path) -> list[Path]:
     """The paper's tables beside ours; nothing where the study has none of their columns."""
     if not tables:
         return []
@@ -229,7 +221,8 @@ def _write_beside(tables: Sequence[PaperTable], folder: Path) -> list[Path]:
     frames = {"paper": paper_frame(tables), "calibration": calibration_frame(tables)}
     data = [save_data(frame, folder, stem) for stem, frame in frames.items()]
     if not frames["calibration"].empty:
-        data += save(draw_calibration(frames["calibration"]), folder, "calibration")
+        drawing = Drawing(draw_calibration, (frames["calibration"],))
+        data += save_kept(results.client.cache, drawing, folder, "calibration")
     return [*(folder / name for name in texts), *data]
 
 
@@ -239,28 +232,29 @@ def _write_overviews(results: Results, folder: Path) -> tuple[list[Overview], li
     for group in results.plan.groups:
         suffix = f"-{group.stem}" if len(results.plan.groups) > 1 else ""
         images = dict.fromkeys(("tradeoff", "curves", "training"), "")
-        for name, figure, frame in _overviews(results, group):
+        for name, drawing, frame in _overviews(results, group):
             stem = f"{name}{suffix}"
-            files += [*save(figure, folder, stem), save_data(frame, folder, stem)]
+            files += save_kept(results.client.cache, drawing, folder, stem)
+            files.append(save_data(frame, folder, stem))
             images[name] = inlined(folder / f"{stem}.svg")
         if any(images.values()):
             shown.append(Overview(group, **images, suffix=suffix))
     return shown, files
 
 
-def _overviews(results: Results, group: Group) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
+def _overviews(results: Results, group: Group) -> Iterator[tuple[str, Drawing, pd.DataFrame]]:
     """Clean against robust accuracy; accuracy against eps and steps; how training went."""
     arms = [(arm.method, arm.label) for arm in shown_arms(results, group)]
     drawn = appearances(arms, method_colours(results.plan.methods))
     points, lines = tradeoff_frame(results, group), curves_frame(results, group)
     if not points.empty:
         headline = results.plan.protocol(group).headline_label
-        yield "tradeoff", draw_tradeoff(points, drawn, headline), points
+        yield "tradeoff", Drawing(draw_tradeoff, (points, drawn, headline)), points
     if not lines.empty and lines["accuracy"].notna().any():
-        yield "curves", draw_curves(lines, drawn), lines
+        yield "curves", Drawing(draw_curves, (lines, drawn)), lines
     epochs = training_frame(results, group)
     if not epochs.empty:
-        yield "training", draw_training(epochs, drawn), epochs
+        yield "training", Drawing(draw_training, (epochs, drawn)), epochs
 
 
 def _write_property(results: Results, folder: Path) -> list[Path]:
@@ -269,7 +263,7 @@ def _write_property(results: Results, folder: Path) -> list[Path]:
         return []
     frame = property_frame()
     return [
-        *save(draw_property(frame), folder, "figure5"),
+        *save_kept(results.client.cache, Drawing(draw_property, (frame,)), folder, "figure5"),
         save_data(frame, folder, "figure5"),
     ]
 
@@ -279,7 +273,7 @@ def _write_effects(results: Results, folder: Path) -> tuple[list[Effects], list[
     shown, files, cache = [], list[Path](), results.client.cache
     for found in ablations(results):
         stem = f"effects-{found.stem}"
-        files += save_kept(cache, f"effects {found}", partial(draw_effects, found), folder, stem)
+        files += save_kept(cache, Drawing(draw_effects, (found,)), folder, stem)
         shown.append(Effects(found, inlined(folder / f"{stem}.svg")))
     if shown:
         frame = ablation_frame([effects.found for effects in shown])
@@ -318,17 +312,15 @@ def _write_surfaces(results: Results, folder: Path) -> tuple[list[Surface], list
         heatmaps = grid(results, group, method, all_measures(protocol))
         suffix = f"-{figure3.stem}" if len(pairs) > 1 else ""
         stems = f"figure3{suffix}", f"heatmaps{suffix}"
-        cache, text = results.client.cache, heatmaps.text
-        looks = f"figure3 {figure3.text} {colours}"
-        files += save_kept(cache, looks, partial(draw_figure3, figure3, colours), folder, stems[0])
-        files += save_kept(
-            cache, f"heatmaps {text}", partial(draw_heatmaps, heatmaps), folder, stems[1]
-        )
         widths = f"widths{suffix}"
+        drawings = {
+            stems[0]: Drawing(draw_figure3, (figure3, colours)),
+            stems[1]: Drawing(draw_heatmaps, (heatmaps,)),
+        }
         if heatmaps.seeds > 1:
-            files += save_kept(
-                cache, f"widths {text}", partial(draw_widths, heatmaps), folder, widths
-            )
+            drawings[widths] = Drawing(draw_widths, (heatmaps,))
+        for stem, drawing in drawings.items():
+            files += save_kept(results.client.cache, drawing, folder, stem)
         files += [
             save_data(data.frame, folder, stem)
             for data, stem in zip((figure3, heatmaps), stems, strict=True)

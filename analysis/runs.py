@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import io
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import safetensors.numpy
@@ -68,6 +71,13 @@ class Reader(MlflowClient):
         """Puts something of this state into the cache."""
         if self.state:
             self.cache.put(f"{self.state} {what}", data)
+
+    def table(self, what: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """A table that this code has computed of this state, now or before."""
+        if not self.state:
+            return compute()
+        kept = self.cache.computed(f"{self.state} {what}", lambda: _parquet(compute()))
+        return pd.read_parquet(io.BytesIO(kept))
 
     def artifact(self, run_id: str, path: str) -> bytes:
         """A file that a trial's run has.
@@ -175,8 +185,12 @@ def connect(tracking_uri: str) -> MlflowClient:
 
 
 def outcomes(client: Reader, run_id: str) -> pd.DataFrame:
-    """The per-image outcomes of a run, one row an image and cell."""
-    return pd.read_parquet(io.BytesIO(client.artifact(run_id, names.OUTCOMES_FILE)))
+    """The per-image outcomes of a run, one row an image and cell.
+
+    Columns: `cell, index` (of the image), `correct_after` (of `passes`).
+    """
+    file = io.BytesIO(client.artifact(run_id, names.OUTCOMES_FILE))
+    return pd.read_parquet(file, columns=["cell", "index", "correct_after", "passes"])
 
 
 def findings(client: Reader, run_id: str, label: str) -> dict[str, npt.NDArray[Any]]:
@@ -184,23 +198,6 @@ def findings(client: Reader, run_id: str, label: str) -> dict[str, npt.NDArray[A
     path = f"{names.DIAGNOSTICS_FOLDER}/{label}.safetensors"
     found: dict[str, npt.NDArray[Any]] = safetensors.numpy.load(client.artifact(run_id, path))
     return found
-
-
-def image_shares(outcomes: pd.DataFrame, cells: Sequence[str]) -> pd.Series:
-    """How far each image stands against its own worst of several attacks.
-
-    Args:
-        outcomes: Per-image outcomes of one model, as `outcomes` returns them.
-        cells: Metric names of the cells; all must be over the same images.
-
-    Returns:
-        The smallest share of correct passes by image; nothing unless every cell is there for
-        every image, since a worst case over fewer attacks is another number.
-    """
-    kept = outcomes[outcomes["cell"].isin(cells)]
-    shares = (kept["correct_after"] / kept["passes"]).groupby(kept["index"])
-    least: pd.Series = shares.min()
-    return least if (shares.size() == len(cells)).all() else least.iloc[:0]
 
 
 def _experiment_id(client: MlflowClient, study: str, tracking_uri: str) -> str:
@@ -254,11 +251,28 @@ def _runs(
     token: str | None = None
     wanted = f"tags.{names.ROLE} = '{role}'"
     while True:
-        page = client.search_runs([experiment], wanted, view, _PAGE, page_token=token)
+        with _uncollected():
+            page = client.search_runs([experiment], wanted, view, _PAGE, page_token=token)
         yield from page
         token = page.token
         if not token:
             return
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Puts garbage collection off.
+
+    MLflow makes an object a metric, none of which is garbage yet, and the collector would look
+    through all of them again and again: it takes most of the time.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _trial_runs(client: Reader, experiment: str) -> pd.DataFrame:
@@ -278,10 +292,14 @@ def _trial_runs(client: Reader, experiment: str) -> pd.DataFrame:
             about = {"run_id": run.info.run_id, "state": state, **tags, **when}
             rows[trial] = {**about, **run.data.metrics}
     found = pd.DataFrame(rows.values(), pd.Index(rows, name="trial_id", dtype=str))
-    file = io.BytesIO()
-    found.to_parquet(file)
-    client.keep("runs", file.getvalue())
+    client.keep("runs", _parquet(found))
     return found
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    file = io.BytesIO()
+    frame.to_parquet(file)
+    return file.getvalue()
 
 
 def _frame(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
@@ -328,9 +346,10 @@ def _tell_incomplete(
     metrics = {group: plan.protocol(group).metrics for group in plan.groups}
     absent = values.isna().to_numpy()
     place = {name: index for index, name in enumerate(values.columns)}
-    for row, trial in enumerate(trials):
-        if about.at[row, "state"] != DONE:
-            continue
+    planned = [place[metric] for wanted in metrics.values() for metric in wanted]
+    suspect = absent[:, planned].any(axis=1) & (about["state"] == DONE).to_numpy()
+    for row in map(int, np.flatnonzero(suspect)):
+        trial = trials[row]
         lacks = set(trial.get("lacks", ()))
         wanted = metrics[Group(trial["dataset"], trial["backbone"])]
         lacking = [

@@ -10,10 +10,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pandas.api.typing import SeriesGroupBy
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
@@ -70,6 +72,14 @@ def estimate(values: pd.Series | npt.NDArray[np.float64]) -> Estimate:
         return Estimate(mean, math.nan, 1)
     standard_error = float(present.std(ddof=1)) / math.sqrt(count)
     return Estimate(mean, _quantile(count) * standard_error, count)
+
+
+def estimates(grouped: SeriesGroupBy[Any, Any]) -> pd.DataFrame:
+    """`estimate` of every group: `mean, half_width, seeds`, a row each."""
+    counts = grouped.count()
+    quantiles = counts.map(lambda count: _quantile(count) if count > 1 else math.nan)
+    half_width: pd.Series = quantiles * grouped.std(ddof=1) / np.sqrt(counts)
+    return pd.DataFrame({"mean": grouped.mean(), "half_width": half_width, "seeds": counts})
 
 
 @cache

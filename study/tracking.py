@@ -33,7 +33,7 @@ from trainables.store import Store
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
-REVISION = 6  # bumped by whatever alters what a run shows: old runs are then written anew
+REVISION = 7  # bumped by whatever alters what a run shows: old runs are then written anew
 
 _NOTE = "mlflow.note.content"
 _KIND = ("mlflow.experimentKind", "custom_model_development")  # else the UI opens on GenAI's pages

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -12,7 +12,7 @@ from pandas.api.typing import DataFrameGroupBy
 from analysis.choice import Arm, Choice, choices, shown_arms
 from analysis.plan import Cell, Group, Plan, Protocol, Setting, worst_over_raw
 from analysis.runs import Results
-from analysis.statistics import Estimate, estimate
+from analysis.statistics import Estimate, estimate, estimates
 from analysis.tables.text import GOALS
 from trainables import names
 
@@ -54,11 +54,6 @@ class Grid:
     measures: tuple[Measure, ...]
     baseline: str
     choice: Choice | None
-
-    @property
-    def text(self) -> str:
-        """All of it, to tell whether two are equal."""
-        return f"{replace(self, frame=self.frame.iloc[:0])} {self.frame.to_csv()}"
 
     @property
     def stem(self) -> str:
@@ -215,17 +210,15 @@ def _measured(
     reference: pd.DataFrame,
     choice: Choice | None,
 ) -> pd.DataFrame:
-    values, places = grouped.obj[measure.column].to_numpy(), grouped.indices
-    means = grouped[measure.column].mean()
-    baseline = estimate(reference[measure.column])
-    points = means.index.to_frame(index=False)
+    found, baseline = estimates(grouped[measure.column]), estimate(reference[measure.column])
+    points = found.index.to_frame(index=False)
     points.insert(0, "detail", measure.detail)
     points.insert(0, "title", measure.title)
     points.insert(0, "column", measure.column)
     return points.assign(
-        accuracy=means.to_numpy(),
-        half_width=[estimate(values[places[point]]).half_width for point in means.index],
-        seeds=grouped[measure.column].count().to_numpy(),
+        accuracy=found["mean"].to_numpy(),
+        half_width=found["half_width"].to_numpy(),
+        seeds=found["seeds"].to_numpy(),
         chosen=(grouped["arm"].first() == (choice.arm if choice else "")).to_numpy(),
         baseline=baseline.mean,
         baseline_half_width=baseline.half_width,

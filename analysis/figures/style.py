@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import pandas as pd
 from matplotlib.colors import to_hex, to_rgb
-from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-
-from analysis.cache import Cache
 
 # Okabe and Ito (2008), less its yellow, which is the choice's own; from the eighth on whatever lies
 # farthest from all before it, with and without red-green vision.
@@ -46,12 +37,6 @@ _RC: dict[Any, Any] = {
     "legend.frameon": False,
     "savefig.dpi": 150,
     "svg.hashsalt": "robust-loss-study",  # else every SVG has other ids
-}
-# A date would make every file another one.
-_METADATA: dict[str, dict[str, str | None]] = {
-    "png": {"Software": None},
-    "pdf": {"CreationDate": None},
-    "svg": {"Date": None},
 }
 
 
@@ -141,61 +126,3 @@ def tint(colour: str, strength: float) -> str:
     """A colour mixed with white: none of it at 0, all of it at 1."""
     red, green, blue = (1 - strength * (1 - channel) for channel in to_rgb(colour))
     return to_hex((red, green, blue))
-
-
-def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
-    """Writes a figure as PNG, PDF and SVG; equal figures give equal bytes."""
-    paths = [folder / f"{stem}.{kind}" for kind in _METADATA]
-    with style():
-        for path in paths:
-            figure.savefig(path, metadata=_METADATA[path.suffix[1:]])
-    return paths
-
-
-def save_kept(
-    cache: Cache, shown: str, draw: Callable[[], Figure], folder: Path, stem: str
-) -> list[Path]:
-    """The same; a figure that was drawn before is copied.
-
-    Args:
-        cache: Where figures are kept.
-        shown: All that the drawing depends on but for our code.
-        draw: Draws it.
-        folder: Where the files go.
-        stem: Their name.
-    """
-    key = hashlib.sha256(shown.encode()).hexdigest()
-    figure = lru_cache(draw)  # once for all kinds
-    paths = [folder / f"{stem}.{kind}" for kind in _METADATA]
-    for path in paths:
-        kind = path.suffix[1:]
-        path.write_bytes(cache.computed(f"{key} {kind}", partial(_bytes, figure, kind)))
-    return paths
-
-
-def _bytes(figure: Callable[[], Figure], kind: str) -> bytes:
-    file = io.BytesIO()
-    with style():
-        figure().savefig(file, format=kind, metadata=_METADATA[kind])
-    return file.getvalue()
-
-
-def save_data(frame: pd.DataFrame, folder: Path, stem: str) -> Path:
-    """Writes what a figure or table shows as CSV."""
-    path = folder / f"{stem}.csv"
-    frame.to_csv(path, index=False)
-    return path
-
-
-def inlined(path: Path) -> str:
-    """An SVG as a data URI, so that the page needs no other file."""
-    return _data_uri(path.read_bytes())
-
-
-def inlined_figure(figure: Figure) -> str:
-    """The same of a figure that has no file of its own."""
-    return _data_uri(_bytes(lambda: figure, "svg"))
-
-
-def _data_uri(svg: bytes) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")

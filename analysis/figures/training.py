@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,12 @@ def training_frame(results: Results, group: Group) -> pd.DataFrame:
     fractions, losses in each loss's own unit), `seeds`. Only the runs that tables show are asked
     for their histories, and of those only what has ended: half a training is no result.
     """
+    arms = list(shown_arms(results, group))
+    shown = f"training {group} {[(arm.method, arm.label, arm.runs) for arm in arms]}"
+    return results.client.table(shown, lambda: _histories(results.client, group, arms))
+
+
+def _histories(client: MlflowClient, group: Group, arms: Sequence[Arm]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "dataset": group.dataset,
@@ -56,9 +62,9 @@ def training_frame(results: Results, group: Group) -> pd.DataFrame:
             "half_width": value.half_width,
             "seeds": value.seeds,
         }
-        for arm in shown_arms(results, group)
+        for arm in arms
         for quantity in _QUANTITIES
-        for epoch, value in _epochs(results.client, arm, quantity)
+        for epoch, value in _epochs(client, arm, quantity)
     )
 
 

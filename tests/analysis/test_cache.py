@@ -6,7 +6,9 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -14,11 +16,16 @@ from mlflow import MlflowClient
 
 from analysis import runs
 from analysis.cache import Cache, default_folder
-from analysis.figures.style import save, save_kept, style
+from analysis.figures.files import Drawing, save, save_kept
+from analysis.figures.style import Appearance
 from analysis.runs import Results, findings, load, outcomes
 from trainables import names
 
 from .tracked_study import LOOKED, MODELS, track
+
+FRAME = pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]})
+# What drawings are of.
+DATA = FRAME, np.array([1, 2, 3]), {"x": Appearance("red", "o", "-")}, "text"
 
 
 @pytest.fixture
@@ -278,21 +285,46 @@ def test_what_other_code_computed_is_not_taken(
 def test_a_figure_is_drawn_once_for_all_kinds_and_copied_then(tmp_path: Path) -> None:
     cache, drawn = Cache(tmp_path / "cache"), list[int]()
 
-    def draw() -> Figure:
+    def draw(data: pd.DataFrame) -> Figure:
         drawn.append(1)
         figure = Figure(figsize=(1, 1))
-        figure.add_subplot().plot([0, 1])
+        figure.add_subplot().plot(data["y"])
         return figure
 
+    def data(last: float) -> pd.DataFrame:
+        return pd.DataFrame({"y": [0.0, last]})
+
     paths = [
-        save_kept(cache, shown, draw, tmp_path, stem)
-        for shown, stem in (("data", "one"), ("data", "two"), ("other data", "three"))
+        save_kept(cache, Drawing(draw, (data(last),)), tmp_path, stem)
+        for last, stem in ((1.0, "one"), (1.0, "two"), (2.0, "three"))
     ]
     assert len(drawn) == 2
     assert [path.name for path in paths[0]] == ["one.png", "one.pdf", "one.svg"]
     for first, second in zip(paths[0], paths[1], strict=True):
         assert first.read_bytes() == second.read_bytes() != b""
-    with style():
-        plain = save(draw(), tmp_path, "plain")
+    plain = save(draw(data(1.0)), tmp_path, "plain")
     for first, second in zip(paths[0], plain, strict=True):
         assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (FRAME.assign(a=[1.0, 3.0]), *DATA[1:]),
+        (FRAME.rename(columns={"a": "c"}), *DATA[1:]),
+        (FRAME.iloc[::-1], *DATA[1:]),
+        (DATA[0], np.array([1, 2, 4]), *DATA[2:]),
+        (DATA[0], np.array([[1, 2, 3]]), *DATA[2:]),
+        (*DATA[:2], {"x": Appearance("red", "o", ":")}, DATA[3]),
+        (*DATA[:2], {"y": Appearance("red", "o", "-")}, DATA[3]),
+        (*DATA[:3], "other"),
+    ],
+)
+def test_a_drawing_of_other_data_has_another_key(other: tuple[Any, ...]) -> None:
+    def draw(*data: Any) -> Figure:
+        raise AssertionError
+
+    same = (FRAME.copy(), DATA[1].copy(), dict(DATA[2]), DATA[3])
+    assert Drawing(draw, DATA).key == Drawing(draw, same).key
+    assert Drawing(draw, DATA).key != Drawing(draw, other).key
+    assert Drawing(save, DATA).key != Drawing(draw, DATA).key

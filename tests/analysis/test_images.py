@@ -6,10 +6,11 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis.choice import Arm, shown_arms
-from analysis.images import crossed_interval
+from analysis.images import Images, image_shares, worst_shares
 from analysis.plan import Group
 from analysis.runs import Results
 from analysis.statistics import crossed_bootstrap
@@ -17,6 +18,13 @@ from analysis.statistics import crossed_bootstrap
 from .tracked_study import CE_RAW, DEPLOYED, IMAGES, MARGIN_RAW
 
 GROUP = Group("mnist5k", "lenet5")
+
+
+def crossed_interval(
+    results: Results, first: Arm, second: Arm, cells: list[str]
+) -> tuple[float, float]:
+    """Of one pair."""
+    return Images(results).crossed_intervals([(first, second, cells)])[0]
 
 
 @pytest.fixture
@@ -56,3 +64,18 @@ def test_an_unfinished_run_is_no_seed(small: Results, arms: dict[str, Arm]) -> N
     half = arms["sce"].rows.assign(state=["done", "incomplete", "failed"])
     cut = replace(arms["sce"], rows=half)
     assert math.isnan(crossed_interval(small, cut, arms["norm-sce"], [MARGIN_RAW])[0])
+
+
+def test_shares_are_per_image_and_count_passes() -> None:
+    outcomes = pd.DataFrame(
+        {
+            "cell": ["a", "a", "b", "b", "c", "c"],
+            "index": [0, 1, 1, 0, 0, 1],
+            "passes": [10, 10, 10, 10, 10, 10],
+            "correct_after": [10, 2, 10, 4, 0, 0],
+        }
+    )
+    shares = image_shares(outcomes)
+    assert worst_shares(shares, ["a", "b"]).tolist() == pytest.approx([0.4, 0.2])
+    assert not len(worst_shares(shares, ["a", "d"]))
+    assert not len(worst_shares(image_shares(outcomes.iloc[1:]), ["a", "b"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 
 from analysis.choice import shown_arms
 from analysis.figures.curves import curves, curves_frame, draw_curves
+from analysis.figures.files import save
 from analysis.figures.style import (
     DASHES,
     MARKERS,
@@ -18,7 +19,6 @@ from analysis.figures.style import (
     Appearance,
     appearances,
     method_colours,
-    save,
 )
 from analysis.figures.tradeoff import _front, draw_tradeoff, tradeoff_frame
 from analysis.figures.training import _stretched, _unstretched, draw_training, training_frame
@@ -164,6 +164,9 @@ def test_a_seed_that_stopped_early_leaves_the_others(small: Results, group: Grou
     class Stopped:
         def get_metric_history(self, run: str, key: str) -> list[object]:
             return [point for point in ask(run, key) if run != first or point.step == 1]
+
+        def table(self, what: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+            return compute()
 
     first = small.rows(group, "sce")["run_id"].iloc[0]
     frame = training_frame(replace(small, client=Stopped()), group)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from analysis.audit import Audit
 from analysis.checks import Check
 from analysis.figures.calibration import draw_calibration
-from analysis.figures.style import save
+from analysis.figures.files import save
 from analysis.plan import Group, Plan
 from analysis.published import Column, published
 from analysis.published.match import row_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from analysis.figures.files import save
 from analysis.figures.property import draw_property, property_frame
-from analysis.figures.style import save
 
 
 def test_published_region_is_positive_and_rises_to_the_known_maximum() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from analysis import runs
 from analysis.plan import Plan
-from analysis.runs import Results, image_shares, load
+from analysis.runs import Results, load
 from trainables import names
 from trainables.errors import NothingTracked
 
@@ -114,17 +114,3 @@ def test_a_worst_case_without_a_result_is_told(small: Results) -> None:
 
 def _planned(results: Results) -> set[str]:
     return {name for group in results.plan.groups for name in results.plan.protocol(group).metrics}
-
-
-def test_image_shares_are_per_image_and_count_passes() -> None:
-    outcomes = pd.DataFrame(
-        {
-            "cell": ["a", "a", "b", "b", "c", "c"],
-            "index": [0, 1, 0, 1, 0, 1],
-            "passes": [10, 10, 10, 10, 10, 10],
-            "correct_after": [10, 2, 4, 10, 0, 0],
-        }
-    )
-    assert image_shares(outcomes, ["a", "b"]).tolist() == pytest.approx([0.4, 0.2])
-    assert image_shares(outcomes, ["a", "d"]).empty
-    assert image_shares(outcomes.iloc[1:], ["a", "b"]).empty

@@ -12,10 +12,11 @@ import pytest
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
+from analysis.figures.files import save
 from analysis.figures.grid import Grid, Measure, all_measures, figure3_measures, grid, surfaces
 from analysis.figures.heatmap import draw_heatmap, draw_heatmaps
 from analysis.figures.interactive import interactive_surface
-from analysis.figures.style import method_colours, save
+from analysis.figures.style import method_colours
 from analysis.figures.surface import accuracy_limits, draw_figure3, draw_surface
 from analysis.plan import Group, Plan
 from analysis.runs import Results

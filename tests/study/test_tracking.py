@@ -87,8 +87,9 @@ def test_targeted_cells_have_a_hit_rate_and_untargeted_ones_none(tracked):
     tracker.finished(trial)
     metrics = runs(tracker)[0].data.metrics
     for name in trial.cells:
-        assert (name + names.HIT in metrics) == ("-tar-" in name)
-        assert (name + names.L2_MEDIAN in metrics) == ("clean" not in name)
+        own = name.startswith("cell/test/")  # of others the table of outcomes has them
+        assert (name + names.HIT in metrics) == ("-tar-" in name and own)
+        assert (name + names.L2_MEDIAN in metrics) == ("clean" not in name and own)
 
 
 def test_series_have_a_point_a_step_count_and_an_eps(tracked):
@@ -179,8 +180,6 @@ def test_an_earlier_plan_leaves_nothing_behind(tracked):
     assert shown[0][names.ROBUST] < shown[1][names.ROBUST]
     assert {name for name in shown[2] if name.startswith("cell/validation/pgd")} == {
         "cell/validation/pgd-l2_rms-un-margin_raw-eps0.04-n2",
-        "cell/validation/pgd-l2_rms-un-margin_raw-eps0.04-n2-l2_p50",
-        "cell/validation/pgd-l2_rms-un-margin_raw-eps0.04-n2-linf_p50",
     }
 
 
