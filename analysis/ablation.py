@@ -207,7 +207,7 @@ def ablation_frame(found: Sequence[Ablation]) -> pd.DataFrame:
 
 def level_text(level: Any) -> str:
     """A level as it is written in figures and tables."""
-    return level if isinstance(level, str) else names.number(float(level))
+    return level if isinstance(level, str) else names.short(float(level))
 
 
 def _named(found: Ablation, title: str, stem: str) -> Ablation:

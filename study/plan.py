@@ -453,7 +453,7 @@ def _joined(parts: Iterable[Mapping[str, T]]) -> dict[str, T]:
 
 def _assignment(item: tuple[str, Any]) -> str:
     key, value = item
-    return f"{key.rsplit('.', 1)[-1]}={names.text(value)}"
+    return f"{key.rsplit('.', 1)[-1]}={names.short(value)}"
 
 
 def swept(trials: Iterable[PlannedTrial], method: str) -> dict[str, list[Any]]:

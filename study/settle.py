@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -10,7 +9,7 @@ from pydantic import ValidationError
 from study.axes import Point, expand
 from trainables import registry
 from trainables.config import Training
-from trainables.errors import Mistake, UnknownName, nearest, unknown_key
+from trainables.errors import Mistake, UnknownName, plainly
 from trainables.registry import Component
 
 
@@ -89,27 +88,10 @@ def explain(error: Any, cls: type, where: str = "") -> list[Mistake]:
         where: dotted key at which it stands in the file.
     """
     key = ".".join([*filter(None, [where]), *map(str, error["loc"])])
-    kind, found = error["type"], error["input"]
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, registry.Misfit):
         return [told for item in cause.errors for told in explain(item, cause.cls, key)]
-    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        what = unknown_key(str(error["loc"][-1]), _keys_at(cls, error["loc"]))
-    elif kind.startswith("missing"):
-        what = "missing"
-    elif kind == "literal_error":
-        choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
-        hint = nearest(found, choices) if isinstance(found, str) else ""
-        what = f"expected {error['ctx']['expected']}, found {found!r}{hint}"
-    elif kind == "value_error":
-        what = str(error["ctx"]["error"])
-    else:
-        expected = re.sub("^Input should (be|have) ", "", error["msg"])
-        expected = re.sub("a (valid )?dictionary", "a mapping of keys", expected)
-        expected = re.sub(" or (an )?instance of .*$", "", expected)
-        expected = re.sub("^(greater|less) than", r"a number \1 than", expected)
-        what = f"expected {expected}, found {found!r}"
-    return [Mistake(key, what)]
+    return [Mistake(key, plainly(error, _keys_at(cls, error["loc"])))]
 
 
 def _keys_at(cls: Any, loc: tuple[int | str, ...]) -> list[str]:

@@ -7,8 +7,10 @@ exits with `exit_status`.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class StudyError(Exception):
@@ -98,6 +100,31 @@ def unknown_key(name: str, known: Iterable[str]) -> str:
     """Says that a key is unknown, which is nearest, and which may stand there."""
     names = list(known)
     return f"unknown key{nearest(name, names)} (valid: {', '.join(names)})"
+
+
+def plainly(error: Any, known: Iterable[str]) -> str:
+    """What one of pydantic's errors says is wrong, in our words.
+
+    Args:
+        error: as pydantic lists it.
+        known: the keys that may stand where it was found.
+    """
+    kind, found = error["type"], error["input"]
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        return unknown_key(str(error["loc"][-1]), known)
+    if kind.startswith("missing"):
+        return "missing"
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        hint = nearest(found, choices) if isinstance(found, str) else ""
+        return f"expected {error['ctx']['expected']}, found {found!r}{hint}"
+    if kind == "value_error":
+        return str(error["ctx"]["error"])
+    expected = re.sub("^Input should (be|have) ", "", error["msg"])
+    expected = re.sub("a (valid )?dictionary", "a mapping of keys", expected)
+    expected = re.sub(" or (an )?instance of .*$", "", expected)
+    expected = re.sub("^(greater|less) than", r"a number \1 than", expected)
+    return f"expected {expected}, found {found!r}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -85,6 +85,11 @@ def number(value: float) -> str:
     return f"{value:.12g}"
 
 
+def short(value: object) -> str:
+    """A point's value as labels show it, numbers to 6 significant digits: 4 / 3 -> `1.33333`."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
 def cell_name(
     *,
     prefix: str,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from pydantic import ValidationError
 
 import analysis.published
 from analysis.claims.claim import TAGS, Claim, keys_at
-from trainables.errors import InvalidStudy, Mistake, nearest, unknown_key
+from trainables.errors import InvalidStudy, Mistake, plainly, unknown_key
 
 PAPER = Path(analysis.published.__file__).parent / "claims.yaml"
 _KEYS = ("claims", "scale")
@@ -77,21 +76,5 @@ def _twice(items: Any) -> Iterator[Mistake]:
 def _told(where: Sequence[int | str], error: Any) -> Mistake:
     """One of pydantic's errors in our words."""
     inside = [key for key in error["loc"] if key not in TAGS]
-    kind, found = error["type"], error["input"]
-    last = str(inside[-1]) if inside else ""
-    if kind == "extra_forbidden":
-        what = unknown_key(last, keys_at(inside[:-1]) or ())
-    elif kind == "missing":
-        what = "missing"
-    elif kind == "literal_error":
-        known = re.findall(r"'([^']*)'", error["ctx"]["expected"])
-        hint = nearest(found, known) if isinstance(found, str) else ""
-        what = f"expected {error['ctx']['expected']}, found {found!r}{hint}"
-    elif kind == "value_error":
-        what = str(error["ctx"]["error"])
-    else:
-        expected = re.sub("^Input should (be|have) ", "", error["msg"])
-        expected = re.sub("a (valid )?dictionary or instance of .*$", "keys and values", expected)
-        expected = re.sub("^(greater|less) than", r"a number \1 than", expected)
-        what = f"expected {expected}, found {found!r}"
-    return Mistake(".".join(map(str, [*where, *inside])), what)
+    known = keys_at(inside[:-1]) or ()
+    return Mistake(".".join(map(str, [*where, *inside])), plainly(error, known))

@@ -38,7 +38,7 @@ def told(tmp_path: Path, text: str) -> list[str]:
         ),
         ("claims: [{claim: b, arm: c, unmasked: true}]", "claims.0.id: missing"),
         ("claims: [{id: a, claim: b, unmasked: true}]", "claims.0: arm: missing"),
-        ("claims: [a]", "claims.0: expected keys and values, found 'a'"),
+        ("claims: [a]", "claims.0: expected a mapping of keys, found 'a'"),
         (
             f"claims: [{{{ONE}, beter_than: [d]}}]",
             "claims.0.beter_than: unknown key; did you mean 'better_than'? (valid: id, claim, ",
