@@ -150,9 +150,8 @@ def _flat(results: Results, group: Group, choice: Choice) -> str:
 
 def _counts(results: Results, group: Group, arms: Sequence[Arm]) -> Iterator[str]:
     """Both marks of all runs, and the largest masking gap of a row."""
-    frame = results.frame
-    here = frame[(frame["dataset"] == group.dataset) & (frame["backbone"] == group.backbone)]
-    runs = here[here["state"].isin((DONE, INCOMPLETE))].drop_duplicates("trial_id")
+    trials = results.trials(group)
+    runs = trials[trials["state"].isin((DONE, INCOMPLETE))]
     if runs.empty:
         return
     marks, evidence = (Counter(runs[column]) for column in ("attack_mark", "evidence"))
@@ -201,10 +200,10 @@ def _of(labels: Sequence[str]) -> str:
 
 def _missing(results: Results, group: Group) -> Iterator[str]:
     """How many trials lack results, by what became of them, and the command that helps."""
-    left = results.unfinished
-    here = left[(left["dataset"] == group.dataset) & (left["backbone"] == group.backbone)]
-    if not here.empty:
+    trials = results.trials(group)
+    left = trials[trials["state"] != DONE]
+    if not left.empty:
         yield (
-            f"{len(here)} planned trials lack results ({_counted(Counter(here['state']))}): "
+            f"{len(left)} planned trials lack results ({_counted(Counter(left['state']))}): "
             f"`{results.plan.command}` computes them."
         )

@@ -115,6 +115,11 @@ class Results:
         """The rows of one data set, backbone and method."""
         return self._parts.get((group.dataset, group.backbone, method), self.frame.iloc[:0])
 
+    def trials(self, group: Group) -> pd.DataFrame:
+        """One row a trial of a data set and backbone, whatever methods it answers for."""
+        of = (self.frame["dataset"] == group.dataset) & (self.frame["backbone"] == group.backbone)
+        return self.frame[of].drop_duplicates("trial_id")
+
     @cached_property
     def _parts(self) -> dict[Any, pd.DataFrame]:
         return dict(iter(self.frame.groupby(["dataset", "backbone", "method"])))
