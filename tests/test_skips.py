@@ -14,10 +14,11 @@ SKIPPED = {
 }
 
 
-def run(folder, text, **environment):
+def run(folder, text, *options, **environment):
     (folder / "test_it.py").write_text(text + "def test_b(): pass\n")
+    pytest_here = [sys.executable, "-m", "pytest", "-p", "skips", "-p", "no:cacheprovider"]
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "skips", "-p", "no:cacheprovider", "test_it.py"],
+        [*pytest_here, *options, "test_it.py"],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(GATE), "CI": "", **environment},
         capture_output=True,
@@ -25,9 +26,10 @@ def run(folder, text, **environment):
     )
 
 
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["one process", "two"])
 @pytest.mark.parametrize("text", SKIPPED.values(), ids=SKIPPED)
-def test_a_skip_fails_ci_and_is_named(tmp_path, text):
-    done = run(tmp_path, text, CI="true")
+def test_a_skip_fails_ci_and_is_named(tmp_path, text, options):
+    done = run(tmp_path, text, *options, CI="true")
     assert done.returncode == 1
     assert "does not allow it: test_it.py" in done.stdout
 
