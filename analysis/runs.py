@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 import safetensors.numpy
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
@@ -46,7 +47,8 @@ _SHORT_METRICS = (
 _TAGS = (names.ATTACK_MARK, names.REASON, "git", "device")
 
 
-_KEPT = "2"  # how tables of runs are kept in the cache; another way has another number
+_FOLDER = "folder"  # where the files of a run are
+_KEPT = "3"  # how tables of runs are kept in the cache; another way has another number
 
 
 class Reader(MlflowClient):
@@ -62,6 +64,7 @@ class Reader(MlflowClient):
         super().__init__(tracking_uri=tracking_uri)
         self.state = state
         self.cache = cache
+        self.folders: dict[str, str] = {}  # of the files of trials' runs, by run
 
     def kept(self, what: str) -> bytes | None:
         """What the cache has of this state."""
@@ -88,7 +91,7 @@ class Reader(MlflowClient):
         what = f"{run_id} {path}"
         found = self.kept(what)
         if found is None:
-            found = _fetched(self, run_id, path)
+            found = _fetched(self, f"{self.folders[run_id]}/{path}")
             self.keep(what, found)
         return found
 
@@ -157,19 +160,19 @@ def load(tracking_uri: str, study: str, *, fresh: bool = False) -> Results:
     report = _report_run(client, experiment, study)
     # Before anything else is read: what a driver changes from now on has another state.
     reader = Reader(tracking_uri, _state(client, experiment, report), Cache(fresh=fresh))
-    report_run = str(report.info.run_id)
-    raw = json.loads(_artifact_text(client, report_run, names.PLAN_FILE, study))
+    raw = json.loads(_artifact_text(client, report, names.PLAN_FILE, study))
     if "protocols" not in raw or any("worst_raw" not in p for p in raw["protocols"].values()):
         raise NothingTracked(
             f"study {study!r} was tracked by an earlier version: `{raw['command']}` brings it up "
             "to date; what is trained and attacked is not done again"
         )
-    plan = Plan(raw)
+    plan, runs = Plan(raw), _trial_runs(reader, experiment)
+    reader.folders = dict(zip(runs["run_id"], runs[_FOLDER], strict=True)) if len(runs) else {}
     return Results(
         plan=plan,
-        frame=_frame(plan, _trial_runs(reader, experiment)),
-        study_file=_artifact_text(client, report_run, names.STUDY_FILE, study),
-        report_run=report_run,
+        frame=_frame(plan, runs),
+        study_file=_artifact_text(client, report, names.STUDY_FILE, study),
+        report_run=str(report.info.run_id),
         client=reader,
     )
 
@@ -235,14 +238,17 @@ def _state(client: MlflowClient, experiment: str, report: Run) -> str:
     return f"{_KEPT} {stamp} {hashlib.sha256(gone.encode()).hexdigest()}"
 
 
-def _fetched(client: MlflowClient, run_id: str, path: str) -> bytes:
+def _fetched(client: MlflowClient, uri: str) -> bytes:
+    """A file by its own address: by its run's, MLflow would read all metrics of that twice."""
     with tempfile.TemporaryDirectory() as folder:
-        return Path(client.download_artifacts(run_id, path, folder)).read_bytes()
+        return Path(
+            download_artifacts(uri, dst_path=folder, tracking_uri=client.tracking_uri)
+        ).read_bytes()
 
 
-def _artifact_text(client: MlflowClient, run_id: str, path: str, study: str) -> str:
+def _artifact_text(client: MlflowClient, run: Run, path: str, study: str) -> str:
     try:
-        return _fetched(client, run_id, path).decode()
+        return _fetched(client, f"{run.info.artifact_uri}/{path}").decode()
     except (MlflowException, OSError) as error:
         raise NothingTracked(
             f"study {study!r} has no {path} yet: `study run {study}` writes it"
@@ -252,9 +258,15 @@ def _artifact_text(client: MlflowClient, run_id: str, path: str, study: str) -> 
 def _runs(
     client: MlflowClient, experiment: str, role: str, view: int = ViewType.ACTIVE_ONLY
 ) -> Iterator[Run]:
-    """All runs of one role, newest first, a page at a time."""
+    """All runs of one role, newest first."""
+    return search_runs(client, experiment, f"tags.{names.ROLE} = '{role}'", view)
+
+
+def search_runs(
+    client: MlflowClient, experiment: str, wanted: str = "", view: int = ViewType.ACTIVE_ONLY
+) -> Iterator[Run]:
+    """All runs that MLflow's filter string lets through, newest first, a page at a time."""
     token: str | None = None
-    wanted = f"tags.{names.ROLE} = '{role}'"
     while True:
         with _uncollected():
             page = client.search_runs([experiment], wanted, view, _PAGE, page_token=token)
@@ -283,7 +295,7 @@ def _uncollected() -> Iterator[None]:
 def _trial_runs(client: Reader, experiment: str) -> pd.DataFrame:
     """The run of each trial, by trial id: the newest finished one, else the newest.
 
-    Columns: `run_id, state`, the tags that are shown, and every metric.
+    Columns: `run_id, folder, state`, the tags that are shown, and every metric.
     """
     kept = client.kept("runs")
     if kept is not None:
@@ -294,7 +306,8 @@ def _trial_runs(client: Reader, experiment: str) -> pd.DataFrame:
         if trial not in rows or (rows[trial]["state"] != DONE and state == DONE):
             tags = {tag: run.data.tags.get(tag, "") for tag in _TAGS}
             when = {STARTED: run.info.start_time, ENDED: run.info.end_time}
-            about = {"run_id": run.info.run_id, "state": state, **tags, **when}
+            where = {"run_id": run.info.run_id, _FOLDER: run.info.artifact_uri}
+            about = {**where, "state": state, **tags, **when}
             rows[trial] = {**about, **run.data.metrics}
     found = pd.DataFrame(rows.values(), pd.Index(rows, name="trial_id", dtype=str))
     client.keep("runs", _parquet(found))

@@ -6,9 +6,11 @@ makes a second one; its status, metrics and artifacts are written from what the 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import sqlite3
 import tempfile
 import time
 import uuid
@@ -17,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunData, RunTag
 
 from analysis.audit import Audit, judge
 from analysis.plan import Group
 from analysis.plan import Plan as Described
-from analysis.runs import connect
+from analysis.runs import connect, search_runs
 from study.describe import describe, git_revision
 from study.plan import Plan, PlannedTrial, numeric
 from study.results import Finding, Outcome, frame, metrics, note, read_finding, read_outcome
@@ -39,6 +41,7 @@ _NOTE = "mlflow.note.content"
 _KIND = ("mlflow.experimentKind", "custom_model_development")  # else the UI opens on GenAI's pages
 _LONGEST_RUN_NOTE, _LONGEST_NOTE = 8_000, 20_000  # characters that MLflow keeps
 _SHOWS = "shows"  # digest of what a run shows, to see whether it is of this plan
+_SQLITE = "sqlite:///"
 _BATCH = 900  # MLflow takes 1,000 metrics a call
 
 
@@ -62,8 +65,9 @@ class Tracker:
     """
 
     def __init__(self, uri: str, plan: Plan, store: Store, artifacts: Path, command: str) -> None:
-        if uri.startswith("sqlite:///"):
-            _make_folder(Path(uri.removeprefix("sqlite:///")).parent)
+        if uri.startswith(_SQLITE):
+            _make_folder(Path(uri.removeprefix(_SQLITE)).parent)
+        self.uri = uri
         self.client = connect(uri)
         self.plan = plan
         self.store = store
@@ -146,12 +150,13 @@ class Tracker:
 
         Nothing more is written then: readers may keep what they read, under a new stamp.
         """
-        running = [run for run in self._known_runs().values() if run.info.status == "RUNNING"]
+        running = list(search_runs(self.client, self.experiment, "attributes.status = 'RUNNING'"))
         if running:
             self._unstamp()
         for run in running:
             self.client.set_terminated(run.info.run_id, "KILLED")
         if not self._is_stamped:
+            _optimize(self.uri)
             self.client.set_tag(self._report.info.run_id, names.STAMP, uuid.uuid4().hex)
 
     def stale(self, trial: PlannedTrial) -> bool:
@@ -200,19 +205,12 @@ class Tracker:
     def _known_runs(self) -> dict[str, Run]:
         """This experiment's runs by trial id, and the report's."""
         runs: dict[str, Run] = {}
-        token: str | None = None
-        while True:
-            page = self.client.search_runs(
-                [self.experiment], "", ViewType.ACTIVE_ONLY, 1000, page_token=token
-            )
-            for run in page:
-                tags = run.data.tags
-                role = tags.get(names.ROLE)
-                if role in (names.TRIAL, names.REPORT):
-                    runs[tags.get(names.TRIAL_ID) or role] = run
-            token = page.token
-            if not token:
-                return runs
+        for run in search_runs(self.client, self.experiment):
+            tags = run.data.tags
+            role = tags.get(names.ROLE)
+            if role in (names.TRIAL, names.REPORT):
+                runs[tags.get(names.TRIAL_ID) or role] = _without_metrics(run)
+        return runs
 
     def _run(self, trial: PlannedTrial, started: int | None = None) -> Run:
         """The trial's run, made if there is none.
@@ -291,6 +289,25 @@ class Tracker:
             for label, finding in findings.items():
                 (shown / f"{label}.safetensors").write_bytes(finding.arrays)
             self.client.log_artifacts(run_id, folder)
+
+
+def _without_metrics(run: Run) -> Run:
+    """What is asked of a run that is there already; its metrics are most of it."""
+    params = [Param(key, value) for key, value in run.data.params.items()]
+    return Run(run.info, RunData([], params, [RunTag(*tag) for tag in run.data.tags.items()]))
+
+
+def _optimize(uri: str) -> None:
+    """Lets SQLite count what its indices hold, as it asks of whoever has written a lot.
+
+    Else it looks for a run's curve among the curves of all runs: 30 ms of 10,000 runs, not 1.
+    """
+    if not uri.startswith(_SQLITE):
+        return
+    database = sqlite3.connect(uri.removeprefix(_SQLITE))
+    with contextlib.closing(database), contextlib.suppress(sqlite3.OperationalError):  # locked
+        database.execute("PRAGMA analysis_limit = 400")  # rows of an index
+        database.execute("ANALYZE")
 
 
 def _make_folder(folder: Path) -> None:

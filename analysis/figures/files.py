@@ -42,7 +42,7 @@ class Drawing:
     @cached_property
     def figure(self) -> Figure:
         """It, drawn once for all kinds of files."""
-        return self.draw(*self.data)
+        return _settled(self.draw(*self.data))
 
     @cached_property
     def key(self) -> str:
@@ -54,6 +54,7 @@ class Drawing:
 def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
     """Writes a figure as PNG, PDF and SVG; equal figures give equal bytes."""
     paths = [folder / f"{stem}.{kind}" for kind in _METADATA]
+    figure = _settled(figure)
     for path in paths:
         path.write_bytes(_bytes(figure, path.suffix[1:]))
     return paths
@@ -86,6 +87,14 @@ def inlined_kept(cache: Cache, drawing: Drawing) -> str:
 
 def _kept(cache: Cache, drawing: Drawing, kind: str) -> bytes:
     return cache.computed(f"{drawing.key} {kind}", lambda: _bytes(drawing.figure, kind))
+
+
+def _settled(figure: Figure) -> Figure:
+    """The figure once its parts have their places, which each kind of file would seek anew."""
+    with style():
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
 
 
 def _bytes(figure: Figure, kind: str) -> bytes:

@@ -54,10 +54,9 @@ def test_audits_are_those_that_were_tracked(audited: Results, audits: Audits) ->
 def test_each_run_is_read_once(audited: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     """`sce` under two names is one run."""
     read = []
-    client = audited.client
-    fetch = client.download_artifacts
+    fetch = audited.client.artifact
     monkeypatch.setattr(
-        client, "download_artifacts", lambda run, *rest: (read.append(run), fetch(run, *rest))[1]
+        audited.client, "artifact", lambda run, path: (read.append(run), fetch(run, path))[1]
     )
     raw = dict(audited.plan.raw, methods=[*audited.plan.methods, "twin"])
     twin = audited.rows(audited.plan.groups[0], "sce").assign(method="twin")

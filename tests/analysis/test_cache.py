@@ -136,9 +136,9 @@ class Study:
                 self.read.append("runs")
             return searched(client, experiment, role, *view)
 
-        def fetch(client: MlflowClient, run_id: str, path: str) -> bytes:
-            self.read.append(path)
-            return fetched(client, run_id, path)
+        def fetch(client: MlflowClient, uri: str) -> bytes:
+            self.read.append(uri.partition("/artifacts/")[2])
+            return fetched(client, uri)
 
         monkeypatch.setattr(runs, "_runs", search)
         monkeypatch.setattr(runs, "_fetched", fetch)
