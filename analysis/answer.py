@@ -203,7 +203,8 @@ def _missing(results: Results, group: Group) -> Iterator[str]:
     trials = results.trials(group)
     left = trials[trials["state"] != DONE]
     if not left.empty:
+        lack = "trial lacks" if len(left) == 1 else "trials lack"
         yield (
-            f"{len(left)} planned trials lack results ({_counted(Counter(left['state']))}): "
+            f"{len(left)} planned {lack} results ({_counted(Counter(left['state']))}): "
             f"`{results.plan.command}` computes them."
         )
