@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, TypeVar, cast
 
 from study.axes import Point
@@ -19,7 +19,7 @@ from study.spec import Method, Resources, Study
 from trainables import names
 from trainables.attacks.base import Attack, SourceModel
 from trainables.classifier import refusal
-from trainables.config import COMPONENTS, Cell, ModelConfig, TrialConfig, canonical
+from trainables.config import COMPONENTS, Cell, ModelConfig, SplitName, TrialConfig, canonical
 from trainables.diagnostics.base import Diagnostic
 from trainables.errors import InvalidStudy, Mistake
 
@@ -321,11 +321,17 @@ def _measured(
         yield replace(
             trial,
             cells={
-                cell.name: Cell(probe=attack, split=cell.split, n=_size(study, trial, cell))
+                cell.name: _cell(attack, cell.split, _size(study, trial, cell))
                 for cell, attack in _applying(trial, cells, sources, thorough=thorough)
             },
             diagnostics=_diagnostics_of(study, trial, leading, diagnostics),
         )
+
+
+@lru_cache(maxsize=4096)
+def _cell(attack: Attack, split: SplitName, n: int) -> Cell:
+    """One for all models that are measured alike: what it says of itself is then said once."""
+    return Cell(probe=attack, split=split, n=n)
 
 
 def _applying(

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field
@@ -33,6 +34,8 @@ SCHEMA = 1
 TRAINING_REVISION = 1  # bumped by whatever alters what training computes
 EVALUATION_REVISION = 2  # the same for judging, survivors and target draws
 ID_LENGTH = 16
+
+_ANY_MODEL = "<any model>"  # in the place of an id, which is hexadecimal
 
 SplitName = Literal["validation", "test"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -97,12 +100,12 @@ class ModelConfig:
     training: Training
     seed: int
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The model's content id."""
         return content_id(self._identity())
 
-    @property
+    @cached_property
     def arm_id(self) -> str:
         """The id of the configuration less the seed: what seeds are averaged within."""
         return content_id({**self._identity(), "seed": None})
@@ -161,12 +164,18 @@ class Cell:
 
     def id(self, model_id: str) -> str:
         """The content id of this cell's outcome on a model."""
-        return content_id(
+        before, after = self._around_the_model
+        return _digest(f"{before}{model_id}{after}")
+
+    @cached_property
+    def _around_the_model(self) -> tuple[str, str]:
+        """What stands before and behind a model's id in the text that is hashed."""
+        text = content_text(
             {
                 "component": "cell",
                 "revision": EVALUATION_REVISION,
                 "parameters": {
-                    "model": model_id,
+                    "model": _ANY_MODEL,
                     self.probe.kind: self.probe.identity(),
                     "split": self.split,
                     "n": self.n,
@@ -174,6 +183,8 @@ class Cell:
                 },
             }
         )
+        before, after = text.split(_ANY_MODEL)
+        return before, after
 
     def spec(self) -> dict[str, Any]:
         """Plain data from which `cell_from` makes the same cell."""
@@ -228,7 +239,15 @@ def cell_from(spec: Mapping[str, Any]) -> Cell:
 
 def content_id(identity: Mapping[str, Any]) -> str:
     """The first 16 hex digits of the SHA-256 of canonical JSON."""
-    text = canonical({"schema": SCHEMA, **identity})
+    return _digest(content_text(identity))
+
+
+def content_text(identity: Mapping[str, Any]) -> str:
+    """The text whose digest is the id."""
+    return canonical({"schema": SCHEMA, **identity})
+
+
+def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
 
 
@@ -238,10 +257,12 @@ def canonical(value: Any) -> str:
 
 
 def _canonical(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _canonical(item) for key, item in value.items()}
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, int | float):
+        return float(f"{value:.12g}") + 0.0  # -0.0 is 0.0
     if isinstance(value, list | tuple):
         return [_canonical(item) for item in value]
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(f"{value:.12g}") + 0.0  # -0.0 is 0.0
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(item) for key, item in value.items()}
     return value

@@ -7,6 +7,7 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Self, cast, final
 
 import torch
@@ -125,6 +126,12 @@ class AttackOutcome:
     passes: int = 1
 
 
+@lru_cache(maxsize=4096)
+def _changed(attack: Attack, changes: tuple[tuple[str, Any], ...]) -> Attack:
+    """A copy, made and validated once for all of a study's models."""
+    return cast(Attack, replace(cast(Any, attack), **dict(changes)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Columns:
     """What every attack is listed by; `extra` holds its parameters not at their default.
@@ -196,13 +203,13 @@ class Attack(Component):
             loss: names its equal surfaces.
             stochastic: whether the models draw at random: others need no mean over draws.
         """
-        fields = {field.name for field in dataclasses.fields(cast(Any, self))}
+        own = vars(self)
         changes: dict[str, Any] = {}
-        if "surface" in fields:
-            changes["surface"] = settled(cast(Any, self).surface, loss)
-        if "eot" in fields and not stochastic:
+        if "surface" in own:
+            changes["surface"] = settled(own["surface"], loss)
+        if "eot" in own and not stochastic:
             changes["eot"] = 1
-        return cast(Attack, replace(cast(Any, self), **changes))
+        return _changed(self, tuple(changes.items()))
 
     def aimed(self, find: Callable[[str], SourceModel | None]) -> Attack | None:
         """With ids of models in place of the methods' names in `sources`.
