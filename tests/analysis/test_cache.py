@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,18 @@ import pytest
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
+import trainables
+from analysis import cache as caches
 from analysis import runs
-from analysis.cache import Cache, default_folder
-from analysis.figures.files import Drawing, save, save_kept
+from analysis.cache import Cache, _code, default_folder
+from analysis.figures.files import (
+    Drawing,
+    inlined,
+    inlined_kept,
+    save,
+    save_data,
+    save_kept,
+)
 from analysis.figures.style import Appearance
 from analysis.runs import Results, findings, load, outcomes
 from trainables import names
@@ -84,6 +94,13 @@ def test_where_nothing_can_be_written_nothing_is_kept(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "file")
     cache.put("one", b"1")
     assert cache.get("one") is None
+
+
+def test_a_write_that_fails_leaves_nothing(cache: Cache) -> None:
+    place = cache._path("one")
+    place.mkdir(parents=True)  # where no file can be put
+    cache.put("one", b"1")
+    assert list(cache.folder.iterdir()) == [place]
 
 
 def test_a_fresh_cache_passes_over_what_is_there_and_replaces_it(cache: Cache) -> None:
@@ -188,6 +205,23 @@ def test_files_are_fetched_once(study: Study) -> None:
     assert all((again[1][name] == found[1][name]).all() for name in found[1])
 
 
+def test_tables_are_computed_once_for_each_state(study: Study) -> None:
+    calls = list[str]()
+
+    def table(what: str) -> pd.DataFrame:
+        return study.load().client.table(what, lambda: calls.append(what) or FRAME)  # type: ignore[func-returns-value]
+
+    for what in ("one", "one", "two"):
+        pd.testing.assert_frame_equal(table(what), FRAME)
+    study.stamp("second")
+    table("one")
+    assert calls == ["one", "two", "one"]
+    study.stamp("")  # a driver is at work: nothing is kept
+    table("one")
+    table("one")
+    assert calls[3:] == ["one", "one"]
+
+
 @pytest.mark.parametrize("stamp", ["second", ""])
 def test_what_a_driver_has_written_since_is_read(study: Study, stamp: str) -> None:
     """It has ended, or is still at work, or was killed."""
@@ -282,6 +316,24 @@ def test_what_other_code_computed_is_not_taken(
     assert cache.computed("a", lambda: b"new") == b"new"
 
 
+@pytest.mark.parametrize("ours", [caches, trainables])
+def test_a_source_that_changes_is_other_code(
+    ours: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "inner" / "source.py"
+    source.parent.mkdir()
+    source.touch()
+    monkeypatch.setattr(ours, "__file__", str(tmp_path / "__init__.py"))
+    before = _code.__wrapped__()
+    source.write_text("pass")
+    assert _code.__wrapped__() != before
+
+
+def test_libraries_of_other_versions_are_other_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caches, "version", lambda _: "0")
+    assert _code.__wrapped__() != _code()
+
+
 def test_a_figure_is_drawn_once_for_all_kinds_and_copied_then(tmp_path: Path) -> None:
     cache, drawn = Cache(tmp_path / "cache"), list[int]()
 
@@ -302,9 +354,14 @@ def test_a_figure_is_drawn_once_for_all_kinds_and_copied_then(tmp_path: Path) ->
     assert [path.name for path in paths[0]] == ["one.png", "one.pdf", "one.svg"]
     for first, second in zip(paths[0], paths[1], strict=True):
         assert first.read_bytes() == second.read_bytes() != b""
+    assert inlined_kept(cache, Drawing(draw, (data(1.0),))) == inlined(paths[0][2])
     plain = save(draw(data(1.0)), tmp_path, "plain")
     for first, second in zip(paths[0], plain, strict=True):
         assert first.read_bytes() == second.read_bytes()
+
+
+def test_data_are_written_as_they_are_read(tmp_path: Path) -> None:
+    pd.testing.assert_frame_equal(pd.read_csv(save_data(FRAME, tmp_path, "data")), FRAME)
 
 
 @pytest.mark.parametrize(
@@ -313,7 +370,9 @@ def test_a_figure_is_drawn_once_for_all_kinds_and_copied_then(tmp_path: Path) ->
         (FRAME.assign(a=[1.0, 3.0]), *DATA[1:]),
         (FRAME.rename(columns={"a": "c"}), *DATA[1:]),
         (FRAME.iloc[::-1], *DATA[1:]),
+        (FRAME.set_axis([1, 2]), *DATA[1:]),
         (DATA[0], np.array([1, 2, 4]), *DATA[2:]),
+        (DATA[0], np.array([1, 2, 3]).view(float), *DATA[2:]),
         (DATA[0], np.array([[1, 2, 3]]), *DATA[2:]),
         (*DATA[:2], {"x": Appearance("red", "o", ":")}, DATA[3]),
         (*DATA[:2], {"y": Appearance("red", "o", "-")}, DATA[3]),
@@ -327,4 +386,5 @@ def test_a_drawing_of_other_data_has_another_key(other: tuple[Any, ...]) -> None
     same = (FRAME.copy(), DATA[1].copy(), dict(DATA[2]), DATA[3])
     assert Drawing(draw, DATA).key == Drawing(draw, same).key
     assert Drawing(draw, DATA).key != Drawing(draw, other).key
+    assert Drawing(save, DATA).key != Drawing(save_kept, DATA).key
     assert Drawing(save, DATA).key != Drawing(draw, DATA).key

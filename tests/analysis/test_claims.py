@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from analysis.claims.claim import Claim
 from analysis.claims.judge import (
@@ -46,6 +48,15 @@ def test_better_than_all_others_by_trusted_numbers_is_reproduced() -> None:
     assert first.yardstick.title == "PGD in a ball"
     # Seeds differ by 10, 12, 9, 10 and 11 point: that and no image varies.
     assert 9 <= 100 * first.crossed[0] < 10.4 < 100 * first.crossed[1] <= 12
+
+
+def test_a_reason_names_four_and_counts_the_others() -> None:
+    others = ["sce", "mmc", "center", "at-l2", "at-linf", "norm-sce"]
+    results = study({"isce": HIGH, **dict.fromkeys(others, LOW)})
+    assert judged(results, {**BETTER, "better_than": others}) == (
+        REPRODUCED,
+        "better than sce, mmc, center, at-l2 and 2 more (6 of 6 comparisons)",
+    )
 
 
 def test_worse_than_one_is_contradicted() -> None:
@@ -99,6 +110,7 @@ def test_a_reduced_setting_decides_nothing_of_the_whole(changed: Any, told: str)
     assert (finding.told, finding.reduced) == (SCALED, told)
     assert finding.reason == f"{told}: decides nothing of the claim; here better than sce"
     assert findings(results, {**UNMASKED, **of_mnist})[0].told == SCALED
+    assert judged(results, {**BETTER, **of_mnist, "arm": "L-GM"})[0] == NOT_RUN
     assert judged(results, {**BETTER, "scale": "full"})[0] == SCALED
     # One's own claim speaks of one's own study.
     assert judged(results, BETTER)[0] == REPRODUCED
@@ -111,6 +123,8 @@ def test_claims_at_full_scale_are_reduced_by_scale_and_subset_wherever_they_stan
     assert judged(study(arms, scale="small"), full)[0] == SCALED
     assert judged(study(arms, subset="9", group=("svhn", "cnn8")), full)[0] == SCALED
     assert judged(study(arms, group=("svhn", "cnn8")), full)[0] == REPRODUCED
+    of_the_small = {**full, "where": {"dataset": "mnist5k"}}
+    assert judged(study(arms, group=("mnist5k", "lenet5")), of_the_small)[0] == REPRODUCED
 
 
 def test_what_is_not_seen_is_undecided_with_what_would_be() -> None:
@@ -141,6 +155,22 @@ def test_images_have_to_agree_with_seeds() -> None:
     (finding,) = findings(results, BETTER)
     assert finding.reason == "the interval over seeds and images does not agree: sce"
     assert finding.comparisons[0].crossed[0] == 0.0
+    assert finding.comparisons[0].crossed_shown == "+0.0 to +50.0"
+
+
+@pytest.mark.parametrize("better", ["isce", "sce"])
+def test_images_have_to_agree_that_a_margin_is_passed(better: str) -> None:
+    """Eight of ten images differ, of others might half: surely some, not surely more than 60 %."""
+    values = {better: [0.9] * 5}
+    results = study({"isce": [0.1, 0.1, 0.1, 0.1, 0.101], "sce": [0.1] * 5, **values})
+    assert judged(results, {**EQUAL, "margin": 60})[0] == CONTRADICTED
+    for arm in ("isce", "sce"):
+        for seed in range(5):
+            correct = [1] * 9 + [0] if arm == better else [1] + [0] * 9
+            singly(f"{arm}-{seed}", HEADLINE, correct)
+    told = "the interval over seeds and images does not agree: sce"
+    assert judged(results, {**EQUAL, "margin": 60}) == (UNDECIDED, told)
+    assert judged(results, {**EQUAL, "margin": 30})[0] == CONTRADICTED
 
 
 def test_without_outcomes_by_image_nothing_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +215,7 @@ def test_the_margins_are_the_claims() -> None:
     """Differences of 9 to 12 points, mean 10.4, half-width 1.4."""
     arms = {"isce": HIGH, "sce": LOW}
     assert judged(study(arms), {**EQUAL, "margin": 13})[0] == REPRODUCED
-    assert judged(study(arms), {**EQUAL, "margin": 11})[0] == UNDECIDED
+    assert judged(study(arms), {**EQUAL, "margin": 11}) == (UNDECIDED, "may differ by more: sce")
     assert judged(study(arms), {**EQUAL, "margin": 8})[0] == CONTRADICTED
     assert judged(study(arms), {**BETTER, "by": 8})[0] == REPRODUCED
     assert judged(study(arms), {**BETTER, "by": 10})[0] == UNDECIDED
@@ -238,6 +268,23 @@ def test_what_nothing_speaks_of_is_not_run() -> None:
     assert judged(apart, BETTER) == (NOT_RUN, "no seed in common")
 
 
+def test_a_headline_without_a_threat_model_contradicts_nothing() -> None:
+    cells = [{HEADLINE: values, "path": values} for values in (LOW, HIGH)]
+    results = study(dict(zip(("isce", "sce"), cells, strict=True)))
+    results.plan.raw["protocols"]["lenet5/mnist"]["headline"]["test"] = ["path"]
+    assert judged(results, BETTER) == (
+        UNDECIDED,
+        "no threat model: contradicts nothing alone: sce",
+    )
+
+
+def test_a_configuration_of_two_methods_is_judged_where_most_of_its_seeds_are() -> None:
+    results = study({"mine": HIGH[:3], "isce": HIGH, "sce": LOW}, params={"mine": ISCE})
+    one = results.frame.assign(arm=results.frame["arm"].replace("mine", "isce"))
+    told = judged(replace(results, frame=one), {**BETTER, "arm": "I-SCE"})
+    assert told == (REPRODUCED, "better than sce")
+
+
 def test_a_row_of_two_arms_is_compared_with_both_and_is_about_neither() -> None:
     results = study({"isce": HIGH, "at-l2": LOW, "at-linf": [0.9] * 5})
     verdict, reason = judged(results, {**BETTER, "better_than": ["AT"]})
@@ -265,6 +312,15 @@ def test_the_papers_point_is_compared_with_validations_choice() -> None:
         REPRODUCED,
         "within 1 point of grid s=1 m=0.1",  # validation chooses it itself
     )
+
+
+def test_the_choice_is_among_the_points_of_the_arms_own_loss() -> None:
+    points = {
+        "grid": {"grid s=1 m=0.1": LOW, "grid s=2": HIGH},
+        "other": {"other w=1": HIGH, "other w=2": LOW},
+    }
+    (finding,) = findings(study({"sce": LOW}, grids=points, params=POINTS), DEFAULT)
+    assert [c.other for c in finding.comparisons] == ["grid s=2"]
 
 
 def test_validation_chooses_not_the_test_images() -> None:
@@ -303,10 +359,12 @@ def test_choosing_anew_is_compared_with_not_choosing() -> None:
 
 
 def test_csv_has_a_row_a_comparison_with_all_that_decides_it() -> None:
-    results = study({"isce": HIGH, "sce": LOW, "mmc": LOW})
+    results = study({"isce": HIGH, "sce": LOW, "mmc": LOW}, scale="small")
     claims = [
         Claim.model_validate({**BETTER, "better_than": ["sce", "mmc"], "note": "n"}),
         Claim.model_validate({**BETTER, "id": "b", "arm": "lgm"}),
+        Claim.model_validate({**BETTER, "id": "c", "scale": "full"}),
+        Claim.model_validate({**BETTER, "id": "d", "arm": "mmc"}),
     ]
     frame = claims_frame(judge_claims(results, claims))
     assert frame["other"].tolist()[:2] == ["sce", "mmc"]
@@ -316,9 +374,12 @@ def test_csv_has_a_row_a_comparison_with_all_that_decides_it() -> None:
     assert 9 <= first["crossed_low"] < first["crossed_high"] <= 12
     assert first[["cell", "unit", "seeds"]].tolist() == ["PGD in a ball", "points", 5]
     assert first["smallest_detectable"] == pytest.approx(1.92, abs=0.01)
+    assert first["p_adjusted"] == pytest.approx(2 * stats.ttest_rel(HIGH, LOW).pvalue)
     assert first["outcome"] == "for"
-    assert frame["verdict"].tolist() == [REPRODUCED, REPRODUCED, NOT_RUN]
-    assert frame["notes"].tolist() == ["n", "n", ""]
+    assert set(frame["place"]) == {"lenet5/mnist"}
+    assert frame["verdict"].tolist() == [REPRODUCED, REPRODUCED, NOT_RUN, SCALED, UNDECIDED]
+    assert frame["why_open"].fillna("").tolist() == ["", "", "", "", "no difference seen"]
+    assert frame["notes"].tolist() == ["n", "n", "", "", ""]
 
 
 def test_the_tally_counts_by_reading() -> None:

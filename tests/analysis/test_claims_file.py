@@ -89,6 +89,10 @@ def told(tmp_path: Path, text: str) -> list[str]:
             "claims: [{id: a, claim: b, positive: z, over: {s: 0.5, m: 0, f: 1}}]",
             "expected s from 1, m from 0 and S above 0",
         ),
+        (
+            "claims: [{id: a, claim: b, positive: z, over: {s: 2, m: 0, f: 1, S: 0}}]",
+            "expected s from 1, m from 0 and S above 0",
+        ),
         (f"scale: smal\nclaims: [{{{ONE}, unmasked: true}}]", "claims.0.scale: expected 'full'"),
         (
             f"claims: [{{{ONE}, unmasked: true}}, {{{ONE}, unmasked: true}}]",

@@ -23,6 +23,7 @@ from analysis.claims.judge import (
     judge_claims,
 )
 from analysis.claims.printed import printed_note
+from analysis.claims.tell import claims_frame, tally
 from analysis.runs import Results
 from trainables import names, theory
 
@@ -84,6 +85,7 @@ def test_the_headline_leads() -> None:
         ({"surface": "margin_raw"}, set()),
         ({"attack": "ball"}, {HEADLINE}),
         ({"attack": "deepfool", "eps": 0.01}, {"fool"}),
+        ({"eps": 0.1 * 0.4, "steps": 10}, {"path-10"}),  # 0.04 and a bit
     ],
 )
 def test_a_claim_names_its_cells(wanted: dict[str, Any], cells: set[str]) -> None:
@@ -91,7 +93,8 @@ def test_a_claim_names_its_cells(wanted: dict[str, Any], cells: set[str]) -> Non
     found = findings(results, {**OWN, "under": {"attack": "pgd", **wanted}})
     decided = {c.yardstick.metric for finding in found for c in finding.comparisons}
     assert decided == cells
-    assert bool(cells) or [finding.verdict for finding in found] == [NOT_RUN]
+    nothing = (NOT_RUN, "the study measures nothing of the kind")
+    assert bool(cells) or [(one.verdict, one.reason) for one in found] == [nothing]
 
 
 def test_a_tables_missing_columns_keep_it_from_being_reproduced() -> None:
@@ -157,6 +160,13 @@ def test_a_masked_or_weak_larger_side_supports_nothing(mark: str) -> None:
     assert found[RMS_READING].verdict == UNDECIDED
 
 
+def test_a_failing_check_does_not_hide_that_a_cell_is_weak() -> None:
+    check = Check("steps", "rms", "rule", names.WEAK, FAIL, {})
+    results = study({"isce": everywhere(HIGH), "sce": everywhere(LOW)})
+    found = by_reading(results, OF_PGD, audits("rms", "isce-0", names.WEAK, check))
+    assert found[RMS_READING].reason == "not trusted: isce weak attack: sce"
+
+
 def test_a_failing_check_of_a_paths_own_gradients_counts_though_its_mark_hides_it() -> None:
     check = Check("gradients", "path", "rule", names.MASKED, FAIL, {})
     doubted = audits("path", "isce-0", names.NO_THREAT_MODEL, check)
@@ -175,8 +185,11 @@ def test_a_table_is_rebuilt_in_a_smaller_place_and_decides_nothing_there() -> No
     assert list(found) == ["headline", PATH_READING, RMS_READING]
     told = "--scale small, mnist5k stands for mnist, lenet5 stands for resnet32"
     assert {finding.reduced for finding in found.values()} == {told}
-    (elsewhere,) = findings(study(arms), {**OWN, "under": {"table": 1}})
-    assert elsewhere.verdict == NOT_RUN
+    own = by_reading(small, {**of_table_1, "where": {"backbone": "lenet5"}})
+    assert {one.reduced for one in own.values()} == {"--scale small, mnist5k stands for mnist"}
+    for other in ({"under": {"table": 1}}, {"where": {"dataset": "cifar10"}}):
+        (elsewhere,) = findings(study(arms), {**OWN, **other})
+        assert (elsewhere.verdict, elsewhere.group) == (NOT_RUN, None)
 
 
 def test_notes_say_what_the_papers_own_numbers_do() -> None:
@@ -248,6 +261,9 @@ def test_diagnostics_numbers_are_compared_by_seeds_alone_in_their_own_unit() -> 
     assert finding.verdict == REPRODUCED
     (comparison,) = finding.comparisons
     assert (comparison.shown, comparison.crossed_shown) == ("1.04 ± 0.14", "")
+    assert comparison.detectable_shown == "0.192"
+    equal = findings(diagnosed([0.1 + 0.2] * 5, [0.3] * 5), claim)  # less a bit
+    assert equal[0].verdict == UNDECIDED
     by = findings(diagnosed([7.1] * 5, [6.0] * 5), {**claim, "by": 1})
     assert by[0].verdict == REPRODUCED
     assert findings(diagnosed([7.1] * 5, [6.0] * 5), {**claim, "by": 2})[0].verdict == CONTRADICTED
@@ -310,6 +326,17 @@ def test_a_formula_is_judged_with_its_numbers_and_nothing_trained() -> None:
     )
     assert fails.notes == ("n",)
     assert fails.numbers["failing_share"] == pytest.approx(0.366)
+
+
+def test_csv_has_a_formulas_numbers_and_a_diagnostics_unit() -> None:
+    formula = {"id": "z", "claim": "z", "positive": "z", "over": {"s": 2, "m": 0.1, "f": 0.97}}
+    measured = {**DIAGNOSED, "measure": NUMBER, "within": [0, 1]}
+    claims = [Claim.model_validate(each) for each in (formula, measured)]
+    found = judge_claims(diagnosed([0.5] * 5), claims)
+    assert list(tally(found)) == ["diagnostic looked", FORMULA]  # which stands last
+    of_formula, of_number = claims_frame(found).to_dict("records")
+    assert of_formula["numbers"].startswith("points 1; failing_share 0; least 0.0391653;")
+    assert (of_number["difference"], of_number["unit"]) == (0.5, "number")
 
 
 def test_the_papers_claims_on_formulas_come_out_as_methods_6_says() -> None:

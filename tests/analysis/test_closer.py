@@ -265,8 +265,18 @@ def test_separability_has_a_dot_and_its_interval_a_method(looked: Results, group
         zip(frame["method"], frame["label"], strict=True), method_colours(methods)
     )
     fisher, nearest = draw_separability(frame, drawn_as).axes
-    dots = [container[0].get_xydata()[0].tolist() for container in nearest.containers]
+    assert [axes.get_title() for axes in (fisher, nearest)] == [
+        "Fisher ratio: variance between over within",
+        "nearest to their own class mean (%)",
+    ]
+    ratios, dots = (
+        [container[0].get_xydata()[0].tolist() for container in axes.containers]
+        for axes in (fisher, nearest)
+    )
+    assert ratios == [[2.5, 0], [2.5, 1], [2.5, 2]]
     assert dots == [pytest.approx([75, 0]), pytest.approx([70, 1]), pytest.approx([80, 2])]
+    colours = [container[0].get_color() for container in nearest.containers]
+    assert colours == [drawn_as[label].colour for label in frame["label"]]
     bar = nearest.containers[0][2][0].get_segments()[0][:, 0]
     assert bar.tolist() == pytest.approx([75 - 63.5310, 75 + 63.5310], abs=1e-4)
     assert nearest.get_xlim()[1] == 100.5  # though an interval reaches beyond
@@ -274,7 +284,10 @@ def test_separability_has_a_dot_and_its_interval_a_method(looked: Results, group
     assert labels == ["sce", "isce s=2 m=0.1 †", f"{LOUD} †"]
     assert fisher.get_ylim() == (2.5, -0.5)  # the first on top
     assert fisher.get_xscale() == "linear" and fisher.get_xlim()[0] == 0
-    wide = frame.assign(fisher=[1.0, 2.0, 16.0])
+    wide = frame.assign(fisher=[1.0, 2.0, 15.0], nearest_mean=0.1)
+    fisher, nearest = draw_separability(wide, drawn_as).axes
+    assert (fisher.get_xscale(), nearest.get_xlim()[0]) == ("linear", 0)
+    wide = frame.assign(fisher=[1.0, 2.0, 15.1])
     assert draw_separability(wide, drawn_as).axes[0].get_xscale() == "log"
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +24,7 @@ from analysis.figures.style import (
 from analysis.figures.tradeoff import _front, draw_tradeoff, tradeoff_frame
 from analysis.figures.training import _stretched, _unstretched, draw_training, training_frame
 from analysis.plan import Group
-from analysis.runs import Results
+from analysis.runs import DONE, INCOMPLETE, Results
 from trainables import names
 
 from .tracked_study import MARGIN_RAW, WEAK
@@ -158,6 +159,11 @@ def test_a_failed_training_is_no_result(small: Results, group: Group) -> None:
     assert found.loc[found["label"] == "norm-sce", "seeds"].unique().tolist() == [1]
 
 
+def test_a_trial_that_lacks_a_cell_has_trained_all_the_same(flat: Results, group: Group) -> None:
+    assert flat.rows(group, "sce")["state"].tolist() == [DONE, INCOMPLETE]
+    assert set(training_frame(flat, group)["seeds"]) == {2}
+
+
 def test_a_seed_that_stopped_early_leaves_the_others(small: Results, group: Group) -> None:
     ask = small.client.get_metric_history
 
@@ -176,16 +182,69 @@ def test_a_seed_that_stopped_early_leaves_the_others(small: Results, group: Grou
 
 
 def test_accuracies_share_an_axis_and_each_loss_has_its_own(small: Results, group: Group) -> None:
-    figure = draw_training(training_frame(small, group), drawn(small, group))
+    looks = drawn(small, group)
+    figure = draw_training(training_frame(small, group), looks)
     shown = [axes for axes in figure.axes if axes.get_visible()]
     train, validation, *losses = shown
-    assert [axes.get_title() for axes in losses] == ["sce", "norm-sce", "isce s=1.5 m=0.1"]
+    assert [axes.get_title() for axes in shown] == [
+        "accuracy on what it is trained on",
+        "accuracy on validation images",
+        *looks,
+    ]
     assert [len(axes.lines) for axes in shown] == [3, 3, 1, 1, 1]
     assert train.get_ylim() == validation.get_ylim() == (50, 99.9)
     assert train.lines[0].get_ydata().tolist() == pytest.approx([50, 99.9])  # 100 % is cut
     assert validation.lines[0].get_ydata().tolist() == pytest.approx([60, 91])
     assert losses[0].lines[0].get_ydata().tolist() == pytest.approx([3, 2])
     assert len({axes.get_ylim() for axes in losses}) == 3
+    colours = [look.colour for look in looks.values()]
+    assert [line.get_color() for line in train.lines] == colours
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == list(looks)
+    assert [line.get_color() for line in legend.get_lines()] == colours
+
+
+def test_training_has_a_band_a_line_of_its_seeds(small: Results, group: Group) -> None:
+    figure = draw_training(training_frame(small, group), drawn(small, group))
+    train, validation, loss, *_ = figure.axes
+    found = [axes.collections[0].get_paths()[0].vertices[:, 1] for axes in (validation, loss)]
+    assert set(found[0].round(3)) == {60, 88.516, 93.484}  # 91 and 4.30265 * 1 / sqrt(3)
+    assert set(found[1].round(3)) == {0.516, 5.484, 0, 4.484}  # a loss is not below 0
+    assert len(train.collections) == len(train.lines)
+
+
+def trained(epochs: int = 2, **means: Sequence[float]) -> pd.DataFrame:
+    """The training of one seed: quantity -> means of the first epochs; the last goes on."""
+    return pd.DataFrame(
+        ("sce", quantity, epoch, found[min(epoch, len(found)) - 1], math.nan)
+        for quantity, found in means.items()
+        for epoch in range(1, epochs + 1)
+    ).set_axis(["label", "quantity", "epoch", "mean", "half_width"], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "ends"),
+    [
+        ([0.97, 0.993], (95, 99.5)),
+        ([0.97, 0.98], (95, 98)),
+        ([0.95, 0.95], (95, 98)),
+        ([1.0, 1.0], (99.5, 99.9)),
+        ([0.1, 0.4], (0, 50)),
+    ],
+)
+def test_the_accuracies_axis_ends_around_them_whatever_the_losses(
+    accuracies: list[float], ends: tuple[float, float]
+) -> None:
+    frame = trained(train_loss=[30, 0.001], train_accuracy=accuracies)
+    axes = draw_training(frame, {"sce": Appearance("red", "o", "-")}).axes[0]
+    assert axes.get_ylim() == ends
+
+
+@pytest.mark.parametrize(("epochs", "every"), [(2, 1), (24, 2), (25, 3)])
+def test_a_line_has_a_dozen_markers_at_most(epochs: int, every: int) -> None:
+    frame = trained(epochs, train_loss=[2, 1], train_accuracy=[0.5, 0.9])
+    figure = draw_training(frame, {"sce": Appearance("red", "o", "-")})
+    assert figure.axes[0].lines[0].get_markevery() == every
 
 
 def test_the_accuracies_axis_is_logarithmic_in_the_error() -> None:

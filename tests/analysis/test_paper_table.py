@@ -231,7 +231,16 @@ def test_readings_are_drawn_with_what_they_are_chosen_by_and_what_is_held_out() 
         "Table 1, ours on lenet5/mnist5k",
         "Table 5, ours on lenet5/mnist",
     )
+    assert [line.get_label().split(":")[0] for line in five.lines] == [
+        "the other rows",
+        "SCE row",
+        "nearest",
+    ]
+    assert five.lines[2].get_ydata() == [0]
     held_out, calibrated, nearest = (line.get_xdata() for line in five.lines)
+    between = [segment[:, 0].tolist() for segment in five.collections[0].get_segments()]
+    assert between == [sorted(ends) for ends in zip(calibrated, held_out, strict=True)]
+    assert five.get_xlim()[0] == 0
     assert calibrated == pytest.approx([ball.calibration, path.calibration, path.calibration])
     assert held_out == pytest.approx([ball.held_out, path.held_out, path.held_out])
     assert nearest == pytest.approx([ball.calibration])

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis import runs
-from analysis.plan import Plan
+from analysis.plan import Group, Plan
 from analysis.runs import Results, load
 from trainables import names
 from trainables.errors import NothingTracked
@@ -30,6 +30,12 @@ def test_rows_are_the_plans_trials_in_order(small: Results) -> None:
 def test_trial_of_two_methods_has_a_row_for_each(flat: Results) -> None:
     assert list(flat.frame["method"]) == ["sce", "sce", "plain", "plain"]
     assert len(flat.unfinished) == 1
+
+
+def test_trials_are_those_of_a_place_once_each(store: str, flat: Results, group: Group) -> None:
+    assert list(flat.trials(group)["trial_id"]) == ["sce-mnist5k-0", "sce-mnist5k-1"]
+    assert flat.trials(Group(group.dataset, "cnn8")).empty
+    assert set(load(store, "double").trials(group)["dataset"]) == {group.dataset}
 
 
 def test_values_and_tags(small: Results) -> None:
@@ -110,6 +116,22 @@ def test_a_worst_case_without_a_result_is_told(small: Results) -> None:
     lacking = [{**trial, "lacks": [cells[0]]} for trial in small.plan.trials]
     plan = Plan({**small.plan.raw, "trials": lacking})
     assert set(runs._frame(plan, tracked)["state"]) == {runs.DONE}
+
+
+@pytest.mark.parametrize(("without", "other"), [("mnist", "mnist5k"), ("mnist5k", "mnist")])
+def test_a_trial_lacks_only_what_its_own_place_measures(
+    store: str, without: str, other: str
+) -> None:
+    double = load(store, "double")
+    raw = json.loads(json.dumps(double.plan.raw))
+    del raw["protocols"][f"lenet5/{without}"]["cells"][DEEPFOOL]
+    tracked = pd.DataFrame(
+        {"run_id": "1", "state": runs.DONE, **dict.fromkeys(_planned(double) - {DEEPFOOL}, 0.5)},
+        [trial["trial_id"] for trial in double.plan.trials],
+    )
+    frame = runs._frame(Plan(raw), tracked)
+    found = {name: set(part["state"]) for name, part in frame.groupby("dataset")}
+    assert found == {without: {runs.DONE}, other: {runs.INCOMPLETE}}
 
 
 def _planned(results: Results) -> set[str]:

@@ -21,6 +21,7 @@ from analysis.statistics import (
     crossed_bootstrap,
     equivalence,
     estimate,
+    estimates,
     flatness,
     holm,
     paired_difference,
@@ -52,6 +53,16 @@ def test_no_seed_is_missing() -> None:
     value = estimate(pd.Series([math.nan]))
     assert value.is_missing
     assert math.isnan(value.mean)
+
+
+def test_estimates_of_groups_are_the_estimates_of_each() -> None:
+    values = pd.Series([0.4, 0.5, 0.7, 0.9, 0.3, math.nan, 0.4, math.nan])
+    groups = values.groupby(list("aaabcccd"))
+    found = estimates(groups)
+    for name, group in groups:
+        wanted = estimate(group)
+        numbers = [wanted.mean, wanted.half_width, wanted.seeds]
+        assert found.loc[name].tolist() == pytest.approx(numbers, nan_ok=True)
 
 
 def test_interval_excludes_zero() -> None:
