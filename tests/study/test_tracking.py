@@ -1,5 +1,8 @@
 """MLflow as a projection of the store."""
 
+import contextlib
+import sqlite3
+
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -211,6 +214,25 @@ def test_a_tidy_end_stamps_what_was_written(tracked):
     assert not again.stale(trial)
     again.stopped()
     assert stamp(again) == first  # nothing was written
+
+
+def test_a_tidy_end_lets_sqlite_count_its_indices(tracked, tmp_path):
+    tracker, trial = tracked()
+    tracker.finished(trial)
+    tracker.stopped()
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        counted = {name for (name,) in database.execute("SELECT tbl FROM sqlite_stat1")}
+    assert {"metrics", "latest_metrics", "params", "tags"} <= counted
+
+
+def test_what_a_driver_keeps_of_known_runs_has_no_metrics(tracked):
+    tracker, trial = tracked()
+    tracker.finished(trial)
+    again, _ = tracked()
+    known = again._runs[trial.id]
+    assert not known.data.metrics
+    assert known.data.params == runs(tracker)[0].data.params
+    assert known.data.tags == runs(tracker)[0].data.tags
 
 
 @pytest.mark.parametrize("write", ["started", "finished", "failed"])
