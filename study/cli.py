@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -61,6 +62,8 @@ TrackingUri = Annotated[
     ),
 ]
 
+Json = Annotated[bool, typer.Option("--json", help="As JSON, for other programs.")]
+
 DEFAULT_STORAGE = str(RESULTS / "store")
 
 
@@ -84,11 +87,15 @@ def _terminate(*_: object) -> None:
 
 
 @app.command("list")
-def list_presets() -> None:
+def list_presets(as_json: Json = False) -> None:
     """Shows the presets and the question that each asks."""
+    asked = {name: read_study(name).data.get("question", "") for name in presets()}
+    if as_json:
+        print(json.dumps(asked, indent=1))
+        return
     table = Table("preset", "question", box=None)
-    for name in presets():
-        table.add_row(name, read_study(name).data.get("question", ""))
+    for name, question in asked.items():
+        table.add_row(name, question)
     Console().print(table)
 
 
@@ -98,6 +105,7 @@ def plan(
     overrides: Overrides = None,
     scale: Scale = FULL,
     storage: Storage = DEFAULT_STORAGE,
+    as_json: Json = False,
 ) -> None:
     """Shows what a study would train and attack, and how much of it is there already."""
     from study.driver import is_complete
@@ -105,18 +113,29 @@ def plan(
     from trainables.store import Store
 
     planned, store = make_plan(read_study(source, overrides or (), scale)), Store(storage)
-    table = Table("method", "models", "trained", "seeds", "attacked", box=None)
+    trained = {trial.id for trial in planned.trials if store.has(f"models/{trial.id}")}
+    attacked = {trial.id for trial in planned.trials if is_complete(trial, store)}
+    methods = {}
     for name in planned.methods:
         trials = [trial for trial in planned.trials if name in trial.methods]
-        trained = sum(store.has(f"models/{trial.id}") for trial in trials)
-        attacked = sum(is_complete(trial, store) for trial in trials)
-        seeds = len({trial.model.seed for trial in trials})
-        table.add_row(escape(name), *map(str, (len(trials), trained, seeds, attacked)))
-    cells = sum(len(trial.job().cells) for trial in planned.trials)
-    console = Console()
+        methods[name] = {
+            "models": len(trials),
+            "trained": sum(trial.id in trained for trial in trials),
+            "seeds": len({trial.model.seed for trial in trials}),
+            "attacked": sum(trial.id in attacked for trial in trials),
+        }
     models = len(planned.trials)
+    cells = sum(len(trial.job().cells) for trial in planned.trials)
+    if as_json:
+        found = {"study": planned.name, "models": models, "cells": cells, "methods": methods}
+        print(json.dumps(found, indent=1))
+        return
+    console = Console()
     console.print(f"{planned.name}: {models} models, {cells} cells")
     if models:
+        table = Table("method", "models", "trained", "seeds", "attacked", box=None)
+        for name, counts in methods.items():
+            table.add_row(escape(name), *map(str, counts.values()))
         console.print(table)
 
 
@@ -165,6 +184,73 @@ def run(
 
 
 @app.command()
+def status(
+    source: Source,
+    overrides: Overrides = None,
+    scale: Scale = FULL,
+    storage: Storage = DEFAULT_STORAGE,
+    tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+) -> None:
+    """Shows what is done, running, failed (and why) and missing; changes nothing."""
+    from study.plan import make_plan
+    from study.status import FAILED, STATES, status_of
+    from trainables.store import Store
+
+    planned, uri = make_plan(read_study(source, overrides or (), scale)), _tracking(tracking_uri)
+    found = status_of(planned, Store(storage), uri if _is_there(uri) else None)
+    if as_json:
+        print(json.dumps(found.as_json(), indent=1))
+        return
+    console = Console(soft_wrap=True)
+    console.print(f"{found.study}: {escape(_counted(found.counts))}")
+    console.print(f"run by {escape(found.run_by)}" if found.run_by else "nobody runs it now")
+    table = Table("method", *STATES, box=None)
+    for name in planned.methods:
+        states = [trial.state for trial in found.trials if name in trial.methods]
+        table.add_row(escape(name), *(str(states.count(state)) for state in STATES))
+    if planned.methods:
+        console.print(table)
+    for trial in found.trials:
+        if trial.state == FAILED:
+            console.print(f"  failed: {escape(f'{trial.name}: {trial.reason}')}")
+
+
+@app.command()
+def sync(
+    source: Source,
+    overrides: Overrides = None,
+    scale: Scale = FULL,
+    storage: Storage = DEFAULT_STORAGE,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Tracks in MLflow again what the results hold, such as after its database was lost."""
+    from study.driver import sync_study
+    from study.plan import make_plan
+    from study.progress import Display
+    from trainables.store import Store
+
+    planned = make_plan(read_study(source, overrides or (), scale))
+    console = Console(soft_wrap=True)
+    lacking = sync_study(
+        planned,
+        store=Store(storage),
+        tracking_uri=_tracking(tracking_uri),
+        artifacts=RESULTS / "artifacts",
+        command=_command("run"),
+        display=Display(console, len(planned.trials)),
+    )
+    total = len(planned.trials)
+    console.print(f"{planned.name}: {total - lacking} of {total} trials are tracked")
+    if lacking:
+        console.print(f"the other {lacking} lack results: {escape(_command('run'))}")
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no trials"
+
+
+@app.command()
 def report(
     source: Source,
     overrides: Overrides = None,
@@ -209,9 +295,14 @@ def ui(
     raise typer.Exit(subprocess.call([sys.executable, *serve, "--port", str(port)]))
 
 
+def _is_there(uri: str) -> bool:
+    """Whether a database is there; a server may be."""
+    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()
+
+
 def _require_tracked(uri: str) -> None:
     """Readers make no empty database."""
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+    if not _is_there(uri):
         raise NothingTracked(f"nothing is tracked at {uri} yet: `study run quickstart` fills it")
 
 
@@ -225,5 +316,6 @@ def _program() -> str:
     return "study" if shutil.which("study") else os.path.relpath(sys.argv[0])
 
 
-def _command() -> str:
-    return shlex.join(["study", *sys.argv[1:]])
+def _command(name: str | None = None) -> str:
+    """This command as it was typed; or another one of the same study."""
+    return shlex.join(["study", name or sys.argv[1], *sys.argv[2:]])

@@ -91,6 +91,33 @@ def run_study(
         return complete(chosen, result.failed)
 
 
+def sync_study(
+    plan: Plan,
+    *,
+    store: Store,
+    tracking_uri: str,
+    artifacts: Path,
+    command: str,
+    display: Display,
+) -> int:
+    """Tracks anew what the store holds of a plan and MLflow does not show; trains nothing.
+
+    Returns:
+        How many of its trials lack results.
+
+    Raises:
+        StudyIsRunning: a driver holds the study, and tracks it as it goes.
+    """
+    with StudyLock(store, plan.name) as lock:
+        plan = with_choices(plan, store)
+        tracker = Tracker(tracking_uri, plan, store, artifacts, command)
+        try:
+            return len(_Watcher(plan, store, tracker, display, lock).left())
+        finally:
+            if not lock.lost:
+                tracker.stopped()
+
+
 def _fetch(trials: Sequence[PlannedTrial], folder: Path) -> None:
     """Brings the data that trials need to this machine, or says why not, before any starts."""
     datasets = [trial.model.dataset for trial in trials]

@@ -35,7 +35,7 @@ class StudyLock:
     def __init__(self, store: Store, study: str) -> None:
         self.store = store
         self.study = study
-        self.path = f"studies/{study}/lock.json"
+        self.path = _path(study)
         self.lost = False
         self._mine = {
             "token": uuid.uuid4().hex,
@@ -105,18 +105,38 @@ class StudyLock:
         return json.dumps({**self._mine, "beat": time.time()}).encode()
 
     def _holder(self) -> dict[str, Any] | None:
-        try:
-            return _parsed(self.store.get(self.path))
-        except FileNotFoundError:
-            return None
+        return _holder_at(self.store, self.path)
 
     def _told(self, holder: dict[str, Any]) -> str:
-        silent = time.time() - holder.get("beat", time.time())
         return (
-            f"study {self.study!r} is being run by {holder.get('user')}@{holder.get('host')}, "
-            f"process {holder.get('pid')}, last heard {silent:.0f} s ago; nothing was started. "
+            f"study {self.study!r} is being run by {_who(holder)}; nothing was started. "
             f"Wait for it, or stop it and run again"
         )
+
+
+def living_holder(store: Store, study: str) -> str | None:
+    """Who runs a study now, for people; None where nobody does. Changes nothing."""
+    holder = _holder_at(store, _path(study))
+    return _who(holder) if holder and _alive(holder) else None
+
+
+def _path(study: str) -> str:
+    return f"studies/{study}/lock.json"
+
+
+def _holder_at(store: Store, path: str) -> dict[str, Any] | None:
+    try:
+        return _parsed(store.get(path))
+    except FileNotFoundError:
+        return None
+
+
+def _who(holder: dict[str, Any]) -> str:
+    silent = time.time() - holder.get("beat", time.time())
+    return (
+        f"{holder.get('user')}@{holder.get('host')}, process {holder.get('pid')}, "
+        f"last heard {silent:.0f} s ago"
+    )
 
 
 def _parsed(lock: bytes) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from study import lock as lock_module
-from study.lock import LEASE_SECONDS, StudyLock
+from study.lock import LEASE_SECONDS, StudyLock, living_holder
 from trainables.errors import BadAddress, StudyIsRunning
 from trainables.store import Store
 
@@ -28,6 +28,16 @@ def held_by(store, **changes):
 def test_a_second_driver_is_told_who_holds_it(store):
     with StudyLock(store, "a"), pytest.raises(StudyIsRunning, match=f"process {os.getpid()}"):
         StudyLock(store, "a").__enter__()
+
+
+def test_a_living_holder_is_told_and_a_dead_one_is_not(store):
+    assert living_holder(store, "a") is None
+    with StudyLock(store, "a"):
+        assert f"process {os.getpid()}, last heard 0 s ago" in living_holder(store, "a")
+        assert living_holder(store, "b") is None
+    assert living_holder(store, "a") is None
+    held_by(store, beat=time.time() - LEASE_SECONDS - 1)
+    assert living_holder(store, "a") is None
 
 
 def test_other_studies_are_free_and_release_frees(store):

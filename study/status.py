@@ -1,0 +1,116 @@
+"""How far a study is, by the store and by MLflow; nothing is written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mlflow import MlflowClient
+
+from analysis.runs import connect, search_runs
+from study.driver import is_complete
+from study.lock import living_holder
+from study.plan import Plan, PlannedTrial
+from trainables import names
+from trainables.store import Store
+
+# What has become of a trial. Begun: it has left something behind, and nobody works on it.
+DONE, RUNNING, FAILED, BEGUN, MISSING = STATES = ("done", "running", "failed", "begun", "missing")
+
+
+@dataclass(frozen=True)
+class TrialStatus:
+    """One trial.
+
+    Attributes:
+        id: its content id.
+        name: what people call it.
+        methods: the rows of tables that it stands in.
+        state: one of `STATES`.
+        reason: why it failed; empty otherwise.
+        cells: how many of its cells have a result.
+        planned_cells: how many it should have.
+    """
+
+    id: str
+    name: str
+    methods: tuple[str, ...]
+    state: str
+    reason: str
+    cells: int
+    planned_cells: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """A study.
+
+    Attributes:
+        study: its name.
+        run_by: who runs it now, and since when they were last heard; empty for nobody.
+        trials: all that are planned.
+    """
+
+    study: str
+    run_by: str
+    trials: tuple[TrialStatus, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many trials are in each state, none left out."""
+        found = Counter(trial.state for trial in self.trials)
+        return {state: found[state] for state in STATES}
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data for other programs."""
+        return {**asdict(self), "counts": self.counts}
+
+
+def status_of(plan: Plan, store: Store, tracking_uri: str | None) -> Status:
+    """How far a study is.
+
+    Args:
+        plan: what it wants.
+        store: where its results are.
+        tracking_uri: MLflow's, which knows what runs and what has failed; None where nothing
+            is tracked yet.
+
+    Raises:
+        BadAddress: the tracking server does not answer.
+    """
+    run_by = living_holder(store, plan.name) or ""
+    tracked = _unfinished(connect(tracking_uri), plan.name) if tracking_uri else {}
+    trials = tuple(_status(trial, store, tracked.get(trial.id), run_by) for trial in plan.trials)
+    return Status(plan.name, run_by, trials)
+
+
+def _status(
+    trial: PlannedTrial, store: Store, tracked: tuple[str, str] | None, run_by: str
+) -> TrialStatus:
+    wanted = {*trial.cell_ids.values(), *trial.diagnostic_ids.values()}
+    cells = len(wanted & store.entries(f"outcomes/{trial.id}"))
+    state, reason = MISSING, ""
+    if is_complete(trial, store):
+        state = DONE
+    elif tracked and tracked[0] == "FAILED":
+        state, reason = FAILED, tracked[1]
+    elif tracked and tracked[0] == "RUNNING" and run_by:
+        state = RUNNING
+    elif cells or any(store.has(f"{kind}/{trial.id}") for kind in ("models", "progress")):
+        state = BEGUN
+    return TrialStatus(
+        trial.id, trial.name, trial.methods, state, reason, cells=cells, planned_cells=len(wanted)
+    )
+
+
+def _unfinished(client: MlflowClient, study: str) -> dict[str, tuple[str, str]]:
+    """Status and reason of the runs that have not finished, by trial."""
+    experiment = client.get_experiment_by_name(study)
+    if experiment is None:
+        return {}
+    wanted = f"tags.{names.ROLE} = '{names.TRIAL}' and attributes.status != 'FINISHED'"
+    return {
+        run.data.tags[names.TRIAL_ID]: (run.info.status, run.data.tags.get(names.REASON, ""))
+        for run in search_runs(client, experiment.experiment_id, wanted)
+    }

@@ -1,0 +1,105 @@
+"""`study status` and `study sync`: what there is, told and tracked again."""
+
+import json
+import shutil
+
+from mlflow import MlflowClient
+
+from trainables import names
+
+NO_RAY = {"RAY_ADDRESS": "127.0.0.1:1"}  # whoever starts Ray fails
+
+
+def files(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.path.rglob("*") if path.is_file()}
+
+
+def status(folder, *overrides):
+    options = [word for override in overrides for word in ("--set", override)]
+    return json.loads(folder.study("status", "tiny.yaml", "--json", *options))
+
+
+def shown(folder):
+    """All that MLflow shows of each trial, by trial id.
+
+    But for its run's own id, and when it was taken up: the driver alone knows that.
+    """
+    client = MlflowClient(f"sqlite:///{folder.path}/results/mlflow.db")
+    found = {}
+    for run in folder.runs():
+        curves = {
+            name: [
+                (p.step, p.timestamp, p.value)
+                for p in client.get_metric_history(run.info.run_id, name)
+            ]
+            for name in (names.TRAIN_LOSS, names.VALIDATION_ACCURACY)
+        }
+        files = sorted(file.path for file in client.list_artifacts(run.info.run_id))
+        data = run.data
+        found[data.tags[names.TRIAL_ID]] = (
+            data.metrics, data.params, data.tags, curves, files, run.info.end_time, run.info.status,
+        )  # fmt: skip
+    return found
+
+
+def copied(finished, folder):
+    shutil.copytree(finished.store, folder.store)
+
+
+def test_a_lost_database_comes_back_the_same(finished, folder):
+    copied(finished, folder)
+    output = folder.study("sync", "tiny.yaml", **NO_RAY)
+    assert output.splitlines()[-1] == "tiny: 5 of 5 trials are tracked"
+    assert shown(folder) == shown(finished)
+    again = folder.study("sync", "tiny.yaml", **NO_RAY)
+    assert again == output.splitlines()[-1] + "\n"  # nothing was left to write
+    assert len(folder.runs()) == 5
+
+
+def test_what_lacks_results_is_counted_and_not_run(finished, folder):
+    copied(finished, folder)
+    lost = next(path.parent for path in (folder.store / "outcomes").rglob("manifest.json"))
+    shutil.rmtree(lost)
+    output = folder.study("sync", "tiny.yaml", **NO_RAY)
+    assert output.splitlines()[-2:] == [
+        "tiny: 4 of 5 trials are tracked",
+        "the other 1 lack results: study run tiny.yaml",
+    ]
+    assert len(folder.runs()) == 4
+    found = status(folder)
+    assert found["counts"] == {"done": 4, "running": 0, "failed": 0, "begun": 1, "missing": 0}
+    (begun,) = [trial for trial in found["trials"] if trial["state"] == "begun"]
+    assert begun["id"] == lost.parent.name
+    assert begun["cells"] == begun["planned_cells"] - 1
+
+
+def test_status_tells_of_an_untouched_study_and_changes_nothing(folder):
+    before = files(folder)
+    assert "5 missing" in folder.study("status", "tiny.yaml")
+    assert files(folder) == before
+
+
+def test_status_of_a_finished_study_changes_nothing(finished):
+    before = files(finished)
+    found = status(finished)
+    assert found["counts"]["done"] == len(found["trials"]) == 5
+    assert found["run_by"] == ""
+    assert {trial["id"] for trial in found["trials"]} == shown(finished).keys()
+    assert files(finished) == before
+
+
+def test_status_tells_who_runs_a_study(folder, running):
+    process = running("run", "tiny.yaml", "--local", "--set", "training.epochs=100000")
+    assert process.stdout.readline() == "5 of 5 trials to run, 0 done already\n"
+    assert (
+        f"process {process.pid}, last heard" in status(folder, "training.epochs=100000")["run_by"]
+    )
+
+
+def test_status_tells_why_trials_failed(folder):
+    bad = ("--set", "methods.isce.training.lr=1e30")
+    folder.study("run", "tiny.yaml", "--local", *bad, expect=1)
+    output = folder.study("status", "tiny.yaml", *bad)
+    assert "1 done, 4 failed" in output
+    assert "nobody runs it now" in output
+    assert output.count("  failed: isce s=") == output.count("NonFiniteLoss: ") == 4
