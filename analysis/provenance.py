@@ -21,7 +21,6 @@ _LIBRARIES = (
     "pandas",
     "plotly",
     "scipy",
-    "statsmodels",
 )
 _HOUR = 3600.0
 _SECONDS = (names.TRAIN_SECONDS, names.ATTACK_SECONDS)

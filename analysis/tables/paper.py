@@ -9,7 +9,6 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from analysis.choice import Arm, shown_arms
 from analysis.plan import ATTACK_TITLES, FULL, Cell, Group, Plan
@@ -453,5 +452,7 @@ def _tau(rows: Sequence[Row], column: Column) -> float:
     ]
     if len(pairs) < 3:
         return math.nan
+    from scipy.stats import kendalltau  # a second to import, where there is something to compare
+
     ours, printed = zip(*pairs, strict=True)
-    return float(stats.kendalltau(ours, printed).statistic)
+    return float(kendalltau(ours, printed).statistic)

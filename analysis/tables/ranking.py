@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from analysis.statistics import CONFIDENCE, holm
 
@@ -95,6 +95,6 @@ def _paired_p(differences: _Array) -> _Array:
     squares = np.nansum((differences - mean[:, None, :]) ** 2, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = np.sqrt(squares / (count - 1) / count)
-        p = 2 * stats.t.sf(np.abs(mean) / spread, count - 1)
+        p = 2 * special.stdtr(count - 1, -np.abs(mean) / spread)
     p = np.where(spread == 0, (mean == 0).astype(float), p)
     return np.where(count > 1, p, np.nan)
