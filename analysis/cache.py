@@ -19,6 +19,11 @@ from pathlib import Path
 import trainables
 
 LIMIT = 2**30  # bytes of all entries: dozens of states of 10,000 runs
+# What results may depend on beside our own code.
+LIBRARIES = (
+    *("jinja2", "matplotlib", "mlflow", "numpy", "optuna", "pandas", "plotly", "scikit-learn"),
+    "scipy",
+)
 _CHECKSUM = hashlib.sha256().digest_size
 
 
@@ -98,10 +103,8 @@ class Cache:
 
 @once
 def _code() -> str:
-    """Names what computes: our sources, and the libraries that results may depend on."""
-    sources = sorted(
-        [*Path(__file__).parent.rglob("*.py"), *Path(trainables.__file__).parent.rglob("*.py")]
-    )
-    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources))
-    libraries = ("matplotlib", "numpy", "optuna", "pandas", "scikit-learn")
-    return " ".join([digest.hexdigest(), *map(version, libraries)])
+    """Names what computes: our sources, templates and data, and the libraries."""
+    ours = sorted([*Path(__file__).parent.rglob("*"), *Path(trainables.__file__).parent.rglob("*")])
+    texts = [file for file in ours if file.is_file() and file.suffix != ".pyc"]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in texts))
+    return " ".join([digest.hexdigest(), *map(version, LIBRARIES)])

@@ -9,19 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.cache import LIBRARIES
 from analysis.runs import DONE, ENDED, INCOMPLETE, STARTED, Results
 from trainables import names
 
-_LIBRARIES = (
-    "jinja2",
-    "matplotlib",
-    "mlflow",
-    "numpy",
-    "optuna",
-    "pandas",
-    "plotly",
-    "scipy",
-)
 _HOUR = 3600.0
 _SECONDS = (names.TRAIN_SECONDS, names.ATTACK_SECONDS)
 
@@ -48,7 +39,7 @@ def provenance(results: Results, command: str) -> dict[str, Mapping[str, Any]]:
         },
         "Time and cost": cost(results),
         "Versions of the run": tracked.get("versions", {}),
-        "Versions of the report": {name: version(name) for name in _LIBRARIES},
+        "Versions of the report": {name: version(name) for name in LIBRARIES},
         "Data digests (SHA-256)": tracked.get("data", {}),
     }
 

@@ -35,11 +35,12 @@ from analysis.figures.style import appearances, method_colours
 from analysis.figures.surface import draw_figure3
 from analysis.figures.tradeoff import draw_tradeoff, tradeoff_frame
 from analysis.figures.training import draw_training, training_frame
+from analysis.kept import Report, kept_report
 from analysis.plan import Group
 from analysis.profiles import anchor, profiles
 from analysis.provenance import provenance
 from analysis.published import slips
-from analysis.runs import Results, load
+from analysis.runs import Results, find, read
 from analysis.tables.accuracy import AccuracyTable, accuracy_table, table_frame
 from analysis.tables.audit import TITLES, Audits, audit_frame, audit_table, read_audits
 from analysis.tables.latex import to_latex
@@ -57,23 +58,6 @@ from analysis.tables.paper_text import to_latex as paper_latex
 from analysis.tables.paper_text import to_markdown as paper_markdown
 from analysis.tables.text import MARK_MEANINGS, MARK_SIGNS, percent, points
 from trainables import names, theory
-
-
-@dataclass(frozen=True)
-class Report:
-    """What was written.
-
-    Attributes:
-        page: The HTML page.
-        table: The accuracy table's summary, as text for a terminal.
-        missing: How many planned trials lack results.
-        files: Every file, the page included.
-    """
-
-    page: Path
-    table: str
-    missing: int
-    files: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -136,8 +120,21 @@ def write_report(
         InvalidStudy: The file of claims has mistakes.
     """
     claimed = [*read_claims(), *(read_claims(claims) if claims else ())]
-    results = load(tracking_uri, study, fresh=fresh)
+    tracked = find(tracking_uri, study, fresh=fresh)
     folder.mkdir(parents=True, exist_ok=True)
+
+    def write() -> Report:
+        return _write(read(tracked), folder, command, claimed, always=claims is not None)
+
+    report = kept_report(tracked, repr((command, claims and claimed)), write, folder)
+    for file in report.files:
+        tracked.client.log_artifact(tracked.report_run, str(file), names.REPORT_FOLDER)
+    return report
+
+
+def _write(
+    results: Results, folder: Path, command: str, claimed: Sequence[Claim], *, always: bool
+) -> Report:
     audits = read_audits(results)
     tables = [accuracy_table(results, group, audits) for group in results.plan.groups]
     verdicts = [audit_table(results, group, audits) for group in results.plan.groups]
@@ -148,7 +145,7 @@ def write_report(
     files += _write_beside(results, beside, folder)
     answers = [first_answer(results, group, audits) for group in results.plan.groups]
     files += _write_verdicts(answers, folder)
-    findings, judged = _write_claims(results, claimed, audits, folder, always=claims is not None)
+    findings, judged = _write_claims(results, claimed, audits, folder, always=always)
     files += judged
     shown, drawn = _write_surfaces(results, folder)
     overviews, overviewed = _write_overviews(results, folder)
@@ -181,8 +178,6 @@ def write_report(
         encoding="utf-8",
     )
     files = [page, *files, *overviewed, *ablated, *drawn, *looked_at]
-    for file in files:
-        results.client.log_artifact(results.report_run, str(file), names.REPORT_FOLDER)
     return Report(
         page=page,
         table="\n\n".join(to_terminal(table) for table in tables),

@@ -155,24 +155,62 @@ def load(tracking_uri: str, study: str, *, fresh: bool = False) -> Results:
         BadAddress: The server does not answer.
         NothingTracked: No such experiment, no plan in it, or one of an earlier version.
     """
+    return read(find(tracking_uri, study, fresh=fresh))
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A study that is there and of which no run has been read yet.
+
+    Attributes:
+        client: The tracking server, and what was fetched from it before.
+        study: Name of the experiment.
+        experiment: Its id.
+        report_run: The id of the run that the report belongs to.
+        plan: The text of its plan.
+        study_file: The text of the study file.
+    """
+
+    client: Reader
+    study: str
+    experiment: str
+    report_run: str
+    plan: str
+    study_file: str
+
+
+def find(tracking_uri: str, study: str, *, fresh: bool = False) -> Tracked:
+    """Looks a study up, and what state it is in; arguments and errors are those of `load`."""
     client = connect(tracking_uri)
     experiment = _experiment_id(client, study, tracking_uri)
     report = _report_run(client, experiment, study)
     # Before anything else is read: what a driver changes from now on has another state.
     reader = Reader(tracking_uri, _state(client, experiment, report), Cache(fresh=fresh))
-    raw = json.loads(_artifact_text(client, report, names.PLAN_FILE, study))
+    return Tracked(
+        client=reader,
+        study=study,
+        experiment=experiment,
+        report_run=str(report.info.run_id),
+        plan=_artifact_text(client, report, names.PLAN_FILE, study),
+        study_file=_artifact_text(client, report, names.STUDY_FILE, study),
+    )
+
+
+def read(tracked: Tracked) -> Results:
+    """Reads what was found; see `load`."""
+    reader, raw = tracked.client, json.loads(tracked.plan)
     if "protocols" not in raw or any("worst_raw" not in p for p in raw["protocols"].values()):
         raise NothingTracked(
-            f"study {study!r} was tracked by an earlier version: `{raw['command']}` brings it up "
-            "to date; what is trained and attacked is not done again"
+            f"study {tracked.study!r} was tracked by an earlier version: `{raw['command']}` brings "
+            "it up to date; what is trained and attacked is not done again"
         )
-    plan, runs = Plan(raw), _trial_runs(reader, experiment)
+    plan, runs = Plan(raw), _trial_runs(reader, tracked.experiment)
     reader.folders = dict(zip(runs["run_id"], runs[_FOLDER], strict=True)) if len(runs) else {}
     return Results(
         plan=plan,
         frame=_frame(plan, runs),
-        study_file=_artifact_text(client, report, names.STUDY_FILE, study),
-        report_run=str(report.info.run_id),
+        study_file=tracked.study_file,
+        report_run=tracked.report_run,
         client=reader,
     )
 

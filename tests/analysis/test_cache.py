@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 
 import trainables
 from analysis import cache as caches
-from analysis import runs
+from analysis import report, runs
 from analysis.cache import Cache, _code, default_folder
 from analysis.figures.files import (
     Drawing,
@@ -28,10 +28,12 @@ from analysis.figures.files import (
     save_kept,
 )
 from analysis.figures.style import Appearance
+from analysis.kept import Report
+from analysis.report import write_report
 from analysis.runs import Results, findings, load, outcomes
 from trainables import names
 
-from .tracked_study import LOOKED, MODELS, track
+from .tracked_study import LOOKED, MODELS, Model, track
 
 FRAME = pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]})
 # What drawings are of.
@@ -137,9 +139,14 @@ def test_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 class Study:
     """A tracked study that a driver has ended, and what reading it costs."""
 
-    def __init__(self, uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self,
+        uri: str,
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        models: Sequence[Model] = (*MODELS[:1], *LOOKED[1:3]),
+    ) -> None:
         self.uri, self.name = uri, f"kept-{folder.name}"
-        models = (*MODELS[:1], *LOOKED[1:3])
         track(uri, folder, self.name, models, diagnostics={"embedding": "embedding"})
         self.client = MlflowClient(tracking_uri=uri)
         self.experiment = self.client.get_experiment_by_name(self.name).experiment_id
@@ -388,3 +395,43 @@ def test_a_drawing_of_other_data_has_another_key(other: tuple[Any, ...]) -> None
     assert Drawing(draw, DATA).key != Drawing(draw, other).key
     assert Drawing(save, DATA).key != Drawing(save_kept, DATA).key
     assert Drawing(save, DATA).key != Drawing(draw, DATA).key
+
+
+def test_a_report_is_written_once_for_each_state_and_request(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    study = Study(store, tmp_path, monkeypatch, LOOKED)
+    reads: list[str] = []
+
+    def counted(tracked: runs.Tracked) -> Results:
+        reads.append(tracked.study)
+        return runs.read(tracked)
+
+    monkeypatch.setattr(report, "read", counted)
+
+    def write(folder: str, command: str = "study report", *, fresh: bool = False) -> Report:
+        return write_report(study.uri, study.name, tmp_path / folder, command, fresh=fresh)
+
+    first, second = write("first"), write("second")
+    assert len(reads) == 1
+    assert [file.name for file in first.files] == [file.name for file in second.files]
+    for one, other in zip(first.files, second.files, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    assert (second.page, second.table, second.missing) == (
+        tmp_path / "second" / "index.html",
+        first.table,
+        first.missing,
+    )
+    logged = study.client.list_artifacts(study.load().report_run, names.REPORT_FOLDER)
+    assert {Path(file.path).name for file in logged} == {file.name for file in second.files}
+    assert "study report --open" in write("third", "study report --open").page.read_text("utf-8")
+    assert len(reads) == 2
+    write("fourth", fresh=True)
+    assert len(reads) == 3
+    study.stamp("another")
+    write("fifth")
+    assert len(reads) == 4
+    study.stamp("")
+    write("sixth"), write("seventh")
+    assert len(reads) == 6
