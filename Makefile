@@ -22,7 +22,7 @@ types: dev-env
 	$(BIN)/mypy
 
 tests: dev-env
-	OMP_NUM_THREADS=1 PYTHONPATH=.ci $(BIN)/pytest -p skips -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 PYTHONPATH=.ci $(BIN)/pytest -p skips
 
 env: $(VENV)/.installed
 dev-env: $(VENV)/.installed-dev
