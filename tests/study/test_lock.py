@@ -33,7 +33,7 @@ def test_a_second_driver_is_told_who_holds_it(store):
 def test_a_living_holder_is_told_and_a_dead_one_is_not(store):
     assert living_holder(store, "a") is None
     with StudyLock(store, "a"):
-        assert f"process {os.getpid()}, last heard 0 s ago" in living_holder(store, "a")
+        assert f"process {os.getpid()}, last heard" in living_holder(store, "a")
         assert living_holder(store, "b") is None
     assert living_holder(store, "a") is None
     held_by(store, beat=time.time() - LEASE_SECONDS - 1)
