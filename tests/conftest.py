@@ -28,7 +28,7 @@ from trainables.datasets.base import Splits, load_splits
 from trainables.execution import Execution
 from trainables.losses.base import Head, Loss
 from trainables.seeding import Draws
-from trainables.training import Trainer, load_weights, weights_of
+from trainables.training import Trainer, load_weights, new_classifier, weights_of
 from trainables.transforms.none import NoTransform
 
 torch.set_num_threads(1)
@@ -93,14 +93,15 @@ def _kept(name: str, config: ModelConfig, splits: Splits) -> Classifier:
     attack takes from it would be no fixed number.
     """
     path = Path(__file__).parent / "models" / f"{name}.safetensors"
-    trainer = Trainer(config, splits, CPU)
     if not path.exists():
+        trainer = Trainer(config, splits, CPU)
         while not trainer.done:
             trainer.epoch()
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(weights_of(trainer.classifier))
-    load_weights(trainer.classifier, path.read_bytes())
-    return trainer.classifier.eval()
+    classifier = new_classifier(config, CPU)
+    load_weights(classifier, path.read_bytes())
+    return classifier.eval()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The real command in a subprocess, in an empty folder of its own."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from mlflow.entities import Run
 from trainables import names
 
 STUDY = str(Path(sys.executable).with_name("study"))
+
+NO_RAY = {"RAY_ADDRESS": "127.0.0.1:1"}  # whoever starts Ray fails
 
 TINY = """\
 study: tiny
@@ -77,6 +80,14 @@ class Folder:
         assert experiment is not None
         runs = client.search_runs([experiment.experiment_id], max_results=1000)
         return [run for run in runs if run.data.tags[names.ROLE] == names.TRIAL]
+
+
+def copy_of(finished: Folder, folder: Folder) -> Folder:
+    """The folder with another one's results."""
+    shutil.copytree(finished.path / "results", folder.path / "results", dirs_exist_ok=True)
+    # The database knows the artifacts by their absolute place; runs made here are new ones.
+    (folder.path / "results" / "mlflow.db").unlink()
+    return folder
 
 
 @pytest.fixture

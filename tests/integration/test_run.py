@@ -1,7 +1,6 @@
 """`study run` as users meet it: results, reuse, crashes, second drivers."""
 
 import json
-import shutil
 import signal
 from collections import Counter
 from pathlib import Path
@@ -13,14 +12,7 @@ from mlflow import MlflowClient
 
 from trainables import names
 
-NO_RAY = {"RAY_ADDRESS": "127.0.0.1:1"}  # whoever starts Ray fails
-
-
-def copy_of(finished, folder):
-    shutil.copytree(finished.path / "results", folder.path / "results", dirs_exist_ok=True)
-    # The database knows the artifacts by their absolute place; runs made here are new ones.
-    (folder.path / "results" / "mlflow.db").unlink()
-    return folder
+from .conftest import NO_RAY, copy_of
 
 
 def test_one_finished_run_a_trial_with_all_it_should_show(finished):
