@@ -6,7 +6,6 @@ the reason behind a `#`.
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -31,18 +30,9 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if hasattr(session.config, "workeroutput"):  # one of several processes: the first one judges
-        session.config.workeroutput["skipped"] = sorted(_skipped)
-        return
     passed = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
     if os.environ.get("CI") == "true" and _skipped - allowed() and session.exitstatus in passed:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """Of a process that skipped whole files nothing else tells so."""
-    _skipped.update(getattr(node, "workeroutput", {}).get("skipped", ()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
