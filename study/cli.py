@@ -11,15 +11,19 @@ import subprocess
 import sys
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from study.database import database_of
 from study.files import FULL, presets, read_study
 from trainables.errors import NothingTracked, StudyError
+
+if TYPE_CHECKING:
+    from study.plan import Plan
 
 RESULTS = Path("results")
 
@@ -109,10 +113,9 @@ def plan(
 ) -> None:
     """Shows what a study would train and attack, and how much of it is there already."""
     from study.driver import is_complete
-    from study.plan import make_plan
     from trainables.store import Store
 
-    planned, store = make_plan(read_study(source, overrides or (), scale)), Store(storage)
+    planned, store = _planned(source, overrides, scale), Store(storage)
     trained = {trial.id for trial in planned.trials if store.has(f"models/{trial.id}")}
     attacked = {trial.id for trial in planned.trials if is_complete(trial, store)}
     methods = {}
@@ -132,11 +135,7 @@ def plan(
         return
     console = Console()
     console.print(f"{planned.name}: {models} models, {cells} cells")
-    if models:
-        table = Table("method", "models", "trained", "seeds", "attacked", box=None)
-        for name, counts in methods.items():
-            table.add_row(escape(name), *map(str, counts.values()))
-        console.print(table)
+    _print_counts(console, methods)
 
 
 @app.command()
@@ -151,12 +150,11 @@ def run(
 ) -> None:
     """Trains and attacks everything that is missing, and tracks it in MLflow."""
     from study.driver import run_study
-    from study.plan import make_plan
     from study.progress import Display
     from trainables.execution import default_data
     from trainables.store import Store
 
-    planned = make_plan(read_study(source, overrides or (), scale))
+    planned = _planned(source, overrides, scale)
     console = Console(soft_wrap=True)
     try:
         result = run_study(
@@ -193,11 +191,10 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Shows what is done, running, failed (and why) and missing; changes nothing."""
-    from study.plan import make_plan
     from study.status import FAILED, STATES, status_of
     from trainables.store import Store
 
-    planned, uri = make_plan(read_study(source, overrides or (), scale)), _tracking(tracking_uri)
+    planned, uri = _planned(source, overrides, scale), _tracking(tracking_uri)
     found = status_of(planned, Store(storage), uri if _is_there(uri) else None)
     if as_json:
         print(json.dumps(found.as_json(), indent=1))
@@ -205,12 +202,11 @@ def status(
     console = Console(soft_wrap=True)
     console.print(f"{found.study}: {escape(_counted(found.counts))}")
     console.print(f"run by {escape(found.run_by)}" if found.run_by else "nobody runs it now")
-    table = Table("method", *STATES, box=None)
+    methods = {}
     for name in planned.methods:
         states = [trial.state for trial in found.trials if name in trial.methods]
-        table.add_row(escape(name), *(str(states.count(state)) for state in STATES))
-    if planned.methods:
-        console.print(table)
+        methods[name] = {state: states.count(state) for state in STATES}
+    _print_counts(console, methods)
     for trial in found.trials:
         if trial.state == FAILED:
             console.print(f"  failed: {escape(f'{trial.name}: {trial.reason}')}")
@@ -226,11 +222,10 @@ def sync(
 ) -> None:
     """Tracks in MLflow again what the results hold, such as after its database was lost."""
     from study.driver import sync_study
-    from study.plan import make_plan
     from study.progress import Display
     from trainables.store import Store
 
-    planned = make_plan(read_study(source, overrides or (), scale))
+    planned = _planned(source, overrides, scale)
     console = Console(soft_wrap=True)
     lacking = sync_study(
         planned,
@@ -244,6 +239,23 @@ def sync(
     console.print(f"{planned.name}: {total - lacking} of {total} trials are tracked")
     if lacking:
         console.print(f"the other {lacking} lack results: {escape(_command('run'))}")
+
+
+def _planned(source: str, overrides: list[str] | None, scale: str) -> Plan:
+    """The plan that a command was asked for."""
+    from study.plan import make_plan
+
+    return make_plan(read_study(source, overrides or (), scale))
+
+
+def _print_counts(console: Console, methods: dict[str, dict[str, int]]) -> None:
+    """A row of counts a method; nothing without any."""
+    if not methods:
+        return
+    table = Table("method", *next(iter(methods.values())), box=None)
+    for name, counts in methods.items():
+        table.add_row(escape(name), *map(str, counts.values()))
+    console.print(table)
 
 
 def _counted(counts: dict[str, int]) -> str:
@@ -297,7 +309,8 @@ def ui(
 
 def _is_there(uri: str) -> bool:
     """Whether a database is there; a server may be."""
-    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()
+    path = database_of(uri)
+    return path is None or path.exists()
 
 
 def _require_tracked(uri: str) -> None:

@@ -62,9 +62,8 @@ def run_study(
 
     def complete(plan: Plan, failed: Mapping[str, str]) -> Result:
         tracker = Tracker(tracking_uri, plan, store, artifacts, command)
-        watcher = _Watcher(plan, store, tracker, display, lock)
-        watcher.result.failed |= failed
-        try:
+        with _watching(plan, store, tracker, display, lock) as watcher:
+            watcher.result.failed |= failed
             left = watcher.left()
             for _ in range(ROUNDS + WAVES - 1):
                 if not left:
@@ -73,10 +72,6 @@ def run_study(
                 _executor(local)(left, site, watcher)
                 left = watcher.left()
             watcher.end(left)
-        finally:
-            display.stop()
-            if not lock.lost:  # else the runs are somebody else's now
-                tracker.stopped()
         return watcher.result
 
     with StudyLock(store, plan.name) as lock:
@@ -111,11 +106,8 @@ def sync_study(
     with StudyLock(store, plan.name) as lock:
         plan = with_choices(plan, store)
         tracker = Tracker(tracking_uri, plan, store, artifacts, command)
-        try:
-            return len(_Watcher(plan, store, tracker, display, lock).left())
-        finally:
-            if not lock.lost:
-                tracker.stopped()
+        with _watching(plan, store, tracker, display, lock) as watcher:
+            return len(watcher.left())
 
 
 def _fetch(trials: Sequence[PlannedTrial], folder: Path) -> None:
@@ -135,8 +127,7 @@ def _executor(local: bool) -> Executor:
 
 def is_complete(trial: PlannedTrial, store: Store) -> bool:
     """Whether every cell of a trial has a result."""
-    wanted = {*trial.cell_ids.values(), *trial.diagnostic_ids.values()}
-    return wanted <= store.entries(f"outcomes/{trial.id}")
+    return trial.result_ids <= store.entries(f"outcomes/{trial.id}")
 
 
 class _Watcher:
@@ -241,3 +232,16 @@ class _Watcher:
                 yield
         except MlflowException as error:
             self.display.say(f"MLflow did not take it, tried again at the end: {error.message}")
+
+
+@contextlib.contextmanager
+def _watching(
+    plan: Plan, store: Store, tracker: Tracker, display: Display, lock: StudyLock
+) -> Iterator[_Watcher]:
+    """A watcher, at whose end nothing is left that looks as if it went on."""
+    try:
+        yield _Watcher(plan, store, tracker, display, lock)
+    finally:
+        display.stop()
+        if not lock.lost:  # else the runs are somebody else's now
+            tracker.stopped()

@@ -67,6 +67,11 @@ class PlannedTrial:
         """The trial's id, which is the model's."""
         return self.model.id
 
+    @property
+    def result_ids(self) -> set[str]:
+        """Ids of all results that it should have: of cells and diagnostics."""
+        return {*self.cell_ids.values(), *self.diagnostic_ids.values()}
+
     @cached_property
     def cell_ids(self) -> dict[str, str]:
         """Cell ids by metric name."""

@@ -111,7 +111,7 @@ def metrics(
 
 def _attack_seconds(trial: PlannedTrial, record: Mapping[str, Any]) -> float:
     """What its cells took, each once; the record may have others, of earlier plans."""
-    own = {*trial.cell_ids.values(), *trial.diagnostic_ids.values()}
+    own = trial.result_ids
     found: dict[str, float] = record.get("cell_seconds", {})
     return sum(seconds for cell_id, seconds in found.items() if cell_id in own)
 

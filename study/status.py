@@ -9,7 +9,6 @@ from typing import Any
 from mlflow import MlflowClient
 
 from analysis.runs import connect, search_runs
-from study.driver import is_complete
 from study.lock import living_holder
 from study.plan import Plan, PlannedTrial
 from trainables import names
@@ -88,10 +87,10 @@ def status_of(plan: Plan, store: Store, tracking_uri: str | None) -> Status:
 def _status(
     trial: PlannedTrial, store: Store, tracked: tuple[str, str] | None, run_by: str
 ) -> TrialStatus:
-    wanted = {*trial.cell_ids.values(), *trial.diagnostic_ids.values()}
+    wanted = trial.result_ids
     cells = len(wanted & store.entries(f"outcomes/{trial.id}"))
     state, reason = MISSING, ""
-    if is_complete(trial, store):
+    if cells == len(wanted):
         state = DONE
     elif tracked and tracked[0] == "FAILED":
         state, reason = FAILED, tracked[1]

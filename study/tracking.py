@@ -25,6 +25,7 @@ from analysis.audit import Audit, judge
 from analysis.plan import Group
 from analysis.plan import Plan as Described
 from analysis.runs import connect, search_runs
+from study.database import database_of
 from study.describe import describe, git_revision
 from study.plan import Plan, PlannedTrial, numeric
 from study.results import Finding, Outcome, frame, metrics, note, read_finding, read_outcome
@@ -41,7 +42,6 @@ _NOTE = "mlflow.note.content"
 _KIND = ("mlflow.experimentKind", "custom_model_development")  # else the UI opens on GenAI's pages
 _LONGEST_RUN_NOTE, _LONGEST_NOTE = 8_000, 20_000  # characters that MLflow keeps
 _SHOWS = "shows"  # digest of what a run shows, to see whether it is of this plan
-_SQLITE = "sqlite:///"
 _BATCH = 900  # MLflow takes 1,000 metrics a call
 
 
@@ -65,9 +65,9 @@ class Tracker:
     """
 
     def __init__(self, uri: str, plan: Plan, store: Store, artifacts: Path, command: str) -> None:
-        if uri.startswith(_SQLITE):
-            _make_folder(Path(uri.removeprefix(_SQLITE)).parent)
-        self.uri = uri
+        self.database = database_of(uri)
+        if self.database is not None:
+            _make_folder(self.database.parent)
         self.client = connect(uri)
         self.plan = plan
         self.store = store
@@ -156,7 +156,8 @@ class Tracker:
         for run in running:
             self.client.set_terminated(run.info.run_id, "KILLED")
         if not self._is_stamped:
-            _optimize(self.uri)
+            if self.database is not None:
+                _optimize(self.database)
             self.client.set_tag(self._report.info.run_id, names.STAMP, uuid.uuid4().hex)
 
     def stale(self, trial: PlannedTrial) -> bool:
@@ -297,14 +298,12 @@ def _without_metrics(run: Run) -> Run:
     return Run(run.info, RunData([], params, [RunTag(*tag) for tag in run.data.tags.items()]))
 
 
-def _optimize(uri: str) -> None:
+def _optimize(path: Path) -> None:
     """Lets SQLite count what its indices hold, as it asks of whoever has written a lot.
 
     Else it looks for a run's curve among the curves of all runs: 30 ms of 10,000 runs, not 1.
     """
-    if not uri.startswith(_SQLITE):
-        return
-    database = sqlite3.connect(uri.removeprefix(_SQLITE))
+    database = sqlite3.connect(path)
     with contextlib.closing(database), contextlib.suppress(sqlite3.OperationalError):  # locked
         database.execute("PRAGMA analysis_limit = 400")  # rows of an index
         database.execute("ANALYZE")

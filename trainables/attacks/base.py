@@ -126,12 +126,6 @@ class AttackOutcome:
     passes: int = 1
 
 
-@lru_cache(maxsize=4096)
-def _changed(attack: Attack, changes: tuple[tuple[str, Any], ...]) -> Attack:
-    """A copy, made and validated once for all of a study's models."""
-    return cast(Attack, replace(cast(Any, attack), **dict(changes)))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Columns:
     """What every attack is listed by; `extra` holds its parameters not at their default.
@@ -489,3 +483,9 @@ def _judge(
         stages=attack.stages,
         passes=len(before),
     )
+
+
+@lru_cache(maxsize=4096)
+def _changed(attack: Attack, changes: tuple[tuple[str, Any], ...]) -> Attack:
+    """A copy, made and validated once for all of a study's models."""
+    return cast(Attack, replace(cast(Any, attack), **dict(changes)))
