@@ -38,17 +38,14 @@ def kept_report(
     """A report that was written before, else one that is written now.
 
     Args:
-        tracked: Of which study, and in which state; without one all is written anew.
+        tracked: Of which study, and in which state.
         request: All else that the report depends on but for our code.
         write: Writes it.
         folder: Where its files go.
     """
-    client = tracked.client
-    if not client.state:
-        return write()
     wanted = hashlib.sha256(json.dumps([tracked.plan, tracked.study_file, request]).encode())
-    key = f"{client.state} report {wanted.hexdigest()}"
-    return _unpacked(client.cache.computed(key, lambda: _packed(write())), folder)
+    packed = tracked.client.computed(f"report {wanted.hexdigest()}", lambda: _packed(write()))
+    return _unpacked(packed, folder)
 
 
 def _packed(report: Report) -> bytes:

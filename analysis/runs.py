@@ -75,12 +75,13 @@ class Reader(MlflowClient):
         if self.state:
             self.cache.put(f"{self.state} {what}", data)
 
+    def computed(self, what: str, compute: Callable[[], bytes]) -> bytes:
+        """What this code has computed of this state, now or before."""
+        return self.cache.computed(f"{self.state} {what}", compute) if self.state else compute()
+
     def table(self, what: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """A table that this code has computed of this state, now or before."""
-        if not self.state:
-            return compute()
-        kept = self.cache.computed(f"{self.state} {what}", lambda: _parquet(compute()))
-        return pd.read_parquet(io.BytesIO(kept))
+        """The same of a table."""
+        return pd.read_parquet(io.BytesIO(self.computed(what, lambda: _parquet(compute()))))
 
     def artifact(self, run_id: str, path: str) -> bytes:
         """A file that a trial's run has.
