@@ -16,7 +16,7 @@ from functools import cache as once
 from importlib.metadata import version
 from pathlib import Path
 
-import trainables
+from trainables import names
 
 LIMIT = 2**30  # bytes of all entries: dozens of states of 10,000 runs
 # What results may depend on beside our own code.
@@ -104,7 +104,7 @@ class Cache:
 @once
 def _code() -> str:
     """Names what computes: our sources, templates and data, and the libraries."""
-    ours = sorted([*Path(__file__).parent.rglob("*"), *Path(trainables.__file__).parent.rglob("*")])
+    ours = sorted([*Path(__file__).parent.rglob("*"), *Path(names.__file__).parent.rglob("*")])
     texts = [file for file in ours if file.is_file() and file.suffix != ".pyc"]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in texts))
     return " ".join([digest.hexdigest(), *map(version, LIBRARIES)])

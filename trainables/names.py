@@ -1,4 +1,4 @@
-"""The vocabulary that trainables, the tracker and the analysis share; imports nothing.
+"""The vocabulary that trainables, the tracker and the analysis share; imports nothing of ours.
 
 Accuracies are fractions in [0, 1] everywhere; tables and figures show them in percent.
 """

@@ -15,7 +15,6 @@ import pytest
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
-import trainables
 from analysis import cache as caches
 from analysis import report, runs
 from analysis.cache import Cache, _code, default_folder
@@ -323,7 +322,7 @@ def test_what_other_code_computed_is_not_taken(
     assert cache.computed("a", lambda: b"new") == b"new"
 
 
-@pytest.mark.parametrize("ours", [caches, trainables])
+@pytest.mark.parametrize("ours", [caches, names])
 def test_a_source_that_changes_is_other_code(
     ours: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
