@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache as once
 from importlib.metadata import version
@@ -76,12 +76,19 @@ class Cache:
 
     def computed(self, key: str, compute: Callable[[], bytes]) -> bytes:
         """What this code has computed of what the key names, now or before."""
-        key = f"{_code()} {key}"
-        found = self.get(key)
-        if found is None:
-            found = compute()
-            self.put(key, found)
-        return found
+        return self.computed_together([key], lambda _: {key: compute()})[key]
+
+    def computed_together(
+        self, keys: Sequence[str], compute: Callable[[list[str]], Mapping[str, bytes]]
+    ) -> dict[str, bytes]:
+        """The same of several keys: those that are not here are computed in one go."""
+        code = _code()
+        found = {key: self.get(f"{code} {key}") for key in keys}
+        missing = [key for key, data in found.items() if data is None]
+        made = compute(missing) if missing else {}
+        for key, data in made.items():
+            self.put(f"{code} {key}", data)
+        return {key: made[key] if data is None else data for key, data in found.items()}
 
     def _path(self, key: str) -> Path:
         return self.folder / hashlib.sha256(key.encode()).hexdigest()

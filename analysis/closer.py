@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
 from analysis.choice import shown_arms
 from analysis.figures.embedding import clouds
 from analysis.figures.exhibits import gallery
-from analysis.figures.files import Drawing, inlined, save_data, save_kept
+from analysis.figures.files import Album, Drawing
 from analysis.figures.gallery import draw_gallery
 from analysis.figures.scatter import draw_clouds
 from analysis.figures.separability import draw_separability, separability_frame
@@ -28,10 +27,10 @@ SEPARABILITY = "separability"  # what an embedding has beside its scatter
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as the page shows it: an SVG as a data URI, and the file that has its data."""
+    """A figure as the page shows it, and the file that has its data."""
 
     group: Group
-    image: str
+    image: Drawing
     data: str
 
 
@@ -58,25 +57,20 @@ class Look:
     notes: tuple[str, ...]
 
 
-def look_closer(results: Results, folder: Path) -> tuple[list[Look], list[Path]]:
-    """Writes the figures and tables of every diagnostic, in the plan's order.
-
-    Returns:
-        What the page shows, and every file.
-    """
-    found, files = [], list[Path]()
+def look_closer(results: Results, album: Album) -> list[Look]:
+    """What every diagnostic found, in the plan's order; figures and tables go to the album."""
+    found = []
     for label, kind in results.plan.diagnostics.items():
         tables = findings_tables(results, label)
         pictures: dict[str, list[Picture]] = {kind: [], SEPARABILITY: []}
         for what, group, drawing, frame in _drawn(results, label, kind):
             suffix = f"-{group.stem}" if len(results.plan.groups) > 1 else ""
             name = f"{_stem(what, label, kind)}{suffix}"
-            files += save_kept(results.client.cache, drawing, folder, name)
-            files.append(save_data(frame, folder, name))
-            pictures[what].append(Picture(group, inlined(folder / f"{name}.svg"), f"{name}.csv"))
+            album.add_data(name, frame)
+            pictures[what].append(Picture(group, album.add_figure(name, drawing), f"{name}.csv"))
         data = f"table-{_stem(kind, label, kind)}"
         if tables:
-            files.append(save_data(findings_frame(tables), folder, data))
+            album.add_data(data, findings_frame(tables))
         found.append(
             Look(
                 label=label,
@@ -88,7 +82,7 @@ def look_closer(results: Results, folder: Path) -> tuple[list[Look], list[Path]]
                 notes=tuple(_notes(results, label, tables)),
             )
         )
-    return found, files
+    return found
 
 
 def _stem(what: str, label: str, kind: str) -> str:

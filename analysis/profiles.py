@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.cache import Cache
 from analysis.choice import Arm, choice_note, shown_arms
 from analysis.figures.exhibits import Gallery, gallery
-from analysis.figures.files import Drawing, inlined_kept
+from analysis.figures.files import Album, Drawing
 from analysis.figures.gallery import draw_gallery
 from analysis.plan import Group, Plan
 from analysis.runs import Results
@@ -50,7 +49,7 @@ class Profile:
         facts: What it is, in named texts.
         lines: Its accuracies.
         failures: The checks that its headline or surfaces fail.
-        images: Its worst and best images under attack, SVGs as data URIs.
+        images: Its worst and best images under attack, as figures.
         baseline: Whom `less_baseline` is against; empty for none.
     """
 
@@ -60,17 +59,20 @@ class Profile:
     facts: Mapping[str, str]
     lines: tuple[Line, ...]
     failures: tuple[Failure, ...]
-    images: tuple[str, ...]
+    images: tuple[Drawing, ...]
     baseline: str
 
 
-def profiles(results: Results, table: AccuracyTable, verdicts: AuditTable) -> list[Profile]:
+def profiles(
+    results: Results, table: AccuracyTable, verdicts: AuditTable, album: Album
+) -> list[Profile]:
     """A profile a method, in the order of the accuracy table.
 
     Args:
         results: The study.
         table: The accuracy table of a data set and backbone.
         verdicts: The audit's of the same.
+        album: Where the images go.
     """
     group, plan = table.group, results.plan
     arms = shown_arms(results, group)
@@ -89,7 +91,7 @@ def profiles(results: Results, table: AccuracyTable, verdicts: AuditTable) -> li
             facts=dict(_facts(results, arms, arms[index])),
             lines=tuple(_lines(table, table.rows[index], arms[index], baseline)),
             failures=verdicts.rows[index].failures,
-            images=tuple(_images(results.client.cache, galleries, arms[index].method)),
+            images=tuple(_images(album, galleries, arms[index].method)),
             baseline=baseline.label if baseline and baseline is not arms[index] else "",
         )
         for index in sorted(firsts.values())
@@ -136,10 +138,9 @@ def _lines(table: AccuracyTable, row: Row, arm: Arm, baseline: Arm | None) -> It
             )
 
 
-def _images(cache: Cache, galleries: Sequence[Gallery], method: str) -> Iterator[str]:
+def _images(album: Album, galleries: Sequence[Gallery], method: str) -> Iterator[Drawing]:
     """A method's own part of each gallery."""
     for found in galleries:
         own = [each for each in found.exhibits if each.method == method and len(each.frame)]
         if own:
-            drawing = Drawing(draw_gallery, (Gallery(found.group, tuple(own)),))
-            yield inlined_kept(cache, drawing)
+            yield album.add_inlined(Drawing(draw_gallery, (Gallery(found.group, tuple(own)),)))

@@ -26,7 +26,7 @@ from analysis.comparison import verdicts_frame
 from analysis.figures.calibration import draw_calibration
 from analysis.figures.curves import curves_frame, draw_curves
 from analysis.figures.effects import draw_effects
-from analysis.figures.files import Drawing, inlined, save_data, save_kept
+from analysis.figures.files import Album, Drawing
 from analysis.figures.grid import Grid, all_measures, figure3_measures, grid, surfaces
 from analysis.figures.heatmap import draw_heatmaps, draw_widths
 from analysis.figures.interactive import interactive_surface
@@ -68,20 +68,20 @@ class Surface:
     heatmaps: Grid
     suffix: str
     note: str
-    figure3_image: str
-    heatmaps_image: str
-    widths_image: str
+    figure3_image: Drawing
+    heatmaps_image: Drawing
+    widths_image: Drawing | None
     interactive: Markup
 
 
 @dataclass(frozen=True)
 class Overview:
-    """The figures over all methods of one data set and backbone; empty ones are not there."""
+    """The figures over all methods of one data set and backbone, as far as they are there."""
 
     group: Group
-    tradeoff: str
-    curves: str
-    training: str
+    tradeoff: Drawing | None
+    curves: Drawing | None
+    training: Drawing | None
     suffix: str
 
 
@@ -90,7 +90,7 @@ class Effects:
     """An ablation as the page shows it."""
 
     found: Ablation
-    image: str
+    image: Drawing
 
 
 def write_report(
@@ -135,106 +135,84 @@ def write_report(
 def _write(
     results: Results, folder: Path, command: str, claimed: Sequence[Claim], *, always: bool
 ) -> Report:
+    groups, album = results.plan.groups, Album(folder, results.client.cache)
     audits = read_audits(results)
-    tables = [accuracy_table(results, group, audits) for group in results.plan.groups]
-    verdicts = [audit_table(results, group, audits) for group in results.plan.groups]
-    beside = [
-        table for group in results.plan.groups for table in paper_tables(results, group, audits)
-    ]
-    files = [*_write_tables(tables, folder), *_write_audits(results, audits, folder)]
-    files += _write_beside(results, beside, folder)
-    answers = [first_answer(results, group, audits) for group in results.plan.groups]
-    files += _write_verdicts(answers, folder)
-    findings, judged = _write_claims(results, claimed, audits, folder, always=always)
-    files += judged
-    shown, drawn = _write_surfaces(results, folder)
-    overviews, overviewed = _write_overviews(results, folder)
-    effects, ablated = _write_effects(results, folder)
-    looks, looked_at = look_closer(results, folder)
-    drawn += _write_property(results, folder)
-    calibration = folder / "calibration.svg"
+    tables = [accuracy_table(results, group, audits) for group in groups]
+    verdicts = [audit_table(results, group, audits) for group in groups]
+    beside = [table for group in groups for table in paper_tables(results, group, audits)]
+    answers = [first_answer(results, group, audits) for group in groups]
+    _write_tables(tables, album)
+    _write_audits(results, audits, album)
+    shown: dict[str, Any] = {
+        "answers": answers,
+        "tables": tables,
+        "verdicts": verdicts,
+        "calibration": _write_beside(beside, album),
+        "claims": _write_claims(results, claimed, audits, album, always=always),
+        "surfaces": _write_surfaces(results, album),
+        "overviews": _write_overviews(results, album),
+        "effects": _write_effects(results, album),
+        "looks": look_closer(results, album),
+        "property": _write_property(results, album),
+        "profiles": [
+            profile
+            for table, audited in zip(tables, verdicts, strict=True)
+            for profile in profiles(results, table, audited, album)
+        ],
+    }
+    _write_verdicts(answers, album)
+    album.draw()
     page = folder / "index.html"
-    page.write_text(
-        _page(
-            results,
-            command,
-            answers=answers,
-            tables=tables,
-            verdicts=verdicts,
-            profiles=[
-                profile
-                for table, audited in zip(tables, verdicts, strict=True)
-                for profile in profiles(results, table, audited)
-            ],
-            beside=beside,
-            calibration=inlined(calibration) if calibration in files else "",
-            claims=findings,
-            overviews=overviews,
-            surfaces=shown,
-            effects=effects,
-            looks=looks,
-            property=inlined(folder / "figure5.svg") if "property" in results.plan.figures else "",
-        ),
-        encoding="utf-8",
-    )
-    files = [page, *files, *overviewed, *ablated, *drawn, *looked_at]
+    page.write_text(_page(results, command, album, beside=beside, **shown), encoding="utf-8")
     return Report(
         page=page,
         table="\n\n".join(to_terminal(table) for table in tables),
         missing=len(results.unfinished),
-        files=tuple(files),
+        files=(page, *album.files),
     )
 
 
-def _write_verdicts(answers: Sequence[Answer], folder: Path) -> list[Path]:
+def _write_verdicts(answers: Sequence[Answer], album: Album) -> None:
     """The first page's comparisons with all of their intervals; nothing where there are none."""
     frame = verdicts_frame({answer.group: answer.verdicts for answer in answers})
-    return [] if frame.empty else [save_data(frame, folder, "verdicts")]
+    if not frame.empty:
+        album.add_data("verdicts", frame)
 
 
-def _write_tables(tables: Sequence[AccuracyTable], folder: Path) -> list[Path]:
+def _write_tables(tables: Sequence[AccuracyTable], album: Album) -> None:
     """The accuracy tables; nothing where nothing is trained."""
-    if not tables:
-        return []
-    texts = {
-        "table.md": to_markdown(tables),
-        "table.tex": to_latex(tables),
-        "table.csv": table_frame(tables).to_csv(index=False),
-    }
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    return [folder / name for name in texts]
+    if tables:
+        album.add_text("table.md", to_markdown(tables))
+        album.add_text("table.tex", to_latex(tables))
+        album.add_data("table", table_frame(tables))
 
 
-def _write_beside(results: Results, tables: Sequence[PaperTable], folder: Path) -> list[Path]:
+def _write_beside(tables: Sequence[PaperTable], album: Album) -> Drawing | None:
     """The paper's tables beside ours; nothing where the study has none of their columns."""
     if not tables:
-        return []
-    texts = {"paper.md": paper_markdown(tables), "paper.tex": paper_latex(tables)}
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    frames = {"paper": paper_frame(tables), "calibration": calibration_frame(tables)}
-    data = [save_data(frame, folder, stem) for stem, frame in frames.items()]
-    if not frames["calibration"].empty:
-        drawing = Drawing(draw_calibration, (frames["calibration"],))
-        data += save_kept(results.client.cache, drawing, folder, "calibration")
-    return [*(folder / name for name in texts), *data]
+        return None
+    album.add_text("paper.md", paper_markdown(tables))
+    album.add_text("paper.tex", paper_latex(tables))
+    album.add_data("paper", paper_frame(tables))
+    calibration = calibration_frame(tables)
+    album.add_data("calibration", calibration)
+    if calibration.empty:
+        return None
+    return album.add_figure("calibration", Drawing(draw_calibration, (calibration,)))
 
 
-def _write_overviews(results: Results, folder: Path) -> tuple[list[Overview], list[Path]]:
+def _write_overviews(results: Results, album: Album) -> list[Overview]:
     """What all methods look like side by side, in every group that has something to draw."""
-    shown, files = [], list[Path]()
+    shown = []
     for group in results.plan.groups:
         suffix = f"-{group.stem}" if len(results.plan.groups) > 1 else ""
-        images = dict.fromkeys(("tradeoff", "curves", "training"), "")
+        images: dict[str, Drawing | None] = dict.fromkeys(("tradeoff", "curves", "training"))
         for name, drawing, frame in _overviews(results, group):
-            stem = f"{name}{suffix}"
-            files += save_kept(results.client.cache, drawing, folder, stem)
-            files.append(save_data(frame, folder, stem))
-            images[name] = inlined(folder / f"{stem}.svg")
+            images[name] = album.add_figure(f"{name}{suffix}", drawing)
+            album.add_data(f"{name}{suffix}", frame)
         if any(images.values()):
             shown.append(Overview(group, **images, suffix=suffix))
-    return shown, files
+    return shown
 
 
 def _overviews(results: Results, group: Group) -> Iterator[tuple[str, Drawing, pd.DataFrame]]:
@@ -252,33 +230,29 @@ def _overviews(results: Results, group: Group) -> Iterator[tuple[str, Drawing, p
         yield "training", Drawing(draw_training, (epochs, drawn)), epochs
 
 
-def _write_property(results: Results, folder: Path) -> list[Path]:
+def _write_property(results: Results, album: Album) -> Drawing | None:
     """Figure 5, where the study asks for it."""
     if "property" not in results.plan.figures:
-        return []
+        return None
     frame = property_frame()
-    return [
-        *save_kept(results.client.cache, Drawing(draw_property, (frame,)), folder, "figure5"),
-        save_data(frame, folder, "figure5"),
-    ]
+    album.add_data("figure5", frame)
+    return album.add_figure("figure5", Drawing(draw_property, (frame,)))
 
 
-def _write_effects(results: Results, folder: Path) -> tuple[list[Effects], list[Path]]:
+def _write_effects(results: Results, album: Album) -> list[Effects]:
     """Main effects and interactions of whatever the study varies; nothing where nothing does."""
-    shown, files, cache = [], list[Path](), results.client.cache
+    shown = []
     for found in ablations(results):
-        stem = f"effects-{found.stem}"
-        files += save_kept(cache, Drawing(draw_effects, (found,)), folder, stem)
-        shown.append(Effects(found, inlined(folder / f"{stem}.svg")))
+        drawing = Drawing(draw_effects, (found,))
+        shown.append(Effects(found, album.add_figure(f"effects-{found.stem}", drawing)))
     if shown:
-        frame = ablation_frame([effects.found for effects in shown])
-        files.append(save_data(frame, folder, "effects"))
-    return shown, files
+        album.add_data("effects", ablation_frame([effects.found for effects in shown]))
+    return shown
 
 
 def _write_claims(
-    results: Results, claims: Sequence[Claim], audits: Audits, folder: Path, *, always: bool
-) -> tuple[list[Finding], list[Path]]:
+    results: Results, claims: Sequence[Claim], audits: Audits, album: Album, *, always: bool
+) -> list[Finding]:
     """The claims as these results have them; unless `always`, nothing where none speaks of any.
 
     Formulas are evaluated whatever the study is about: that alone is no reason to show claims.
@@ -286,53 +260,50 @@ def _write_claims(
     findings = judge_claims(results, claims, audits)
     idle = all(each.verdict == NOT_RUN or each.reading == FORMULA for each in findings)
     if idle and not always and "property" not in results.plan.figures:
-        return [], []
-    return findings, [save_data(claims_frame(findings), folder, "claims")]
+        return []
+    album.add_data("claims", claims_frame(findings))
+    return findings
 
 
-def _write_audits(results: Results, audits: Audits, folder: Path) -> list[Path]:
+def _write_audits(results: Results, audits: Audits, album: Album) -> None:
     """Every check with its numbers; nothing while no run has been audited."""
     frame = audit_frame(results, audits)
-    return [] if frame.empty else [save_data(frame, folder, "audit")]
+    if not frame.empty:
+        album.add_data("audit", frame)
 
 
-def _write_surfaces(results: Results, folder: Path) -> tuple[list[Surface], list[Path]]:
+def _write_surfaces(results: Results, album: Album) -> list[Surface]:
     """Draws every grid of the study; several are told apart by their files' names."""
     pairs = list(surfaces(results.plan))
     colours = method_colours(results.plan.methods)
-    shown, files = [], []
+    shown = []
     for index, (group, method) in enumerate(pairs):
         protocol = results.plan.protocol(group)
         figure3 = grid(results, group, method, figure3_measures(protocol))
         heatmaps = grid(results, group, method, all_measures(protocol))
         suffix = f"-{figure3.stem}" if len(pairs) > 1 else ""
-        stems = f"figure3{suffix}", f"heatmaps{suffix}"
-        widths = f"widths{suffix}"
-        drawings = {
-            stems[0]: Drawing(draw_figure3, (figure3, colours)),
-            stems[1]: Drawing(draw_heatmaps, (heatmaps,)),
-        }
+        album.add_data(f"figure3{suffix}", figure3.frame)
+        album.add_data(f"heatmaps{suffix}", heatmaps.frame)
+        widths = None
         if heatmaps.seeds > 1:
-            drawings[widths] = Drawing(draw_widths, (heatmaps,))
-        for stem, drawing in drawings.items():
-            files += save_kept(results.client.cache, drawing, folder, stem)
-        files += [
-            save_data(data.frame, folder, stem)
-            for data, stem in zip((figure3, heatmaps), stems, strict=True)
-        ]
+            widths = album.add_figure(f"widths{suffix}", Drawing(draw_widths, (heatmaps,)))
         shown.append(
             Surface(
                 figure3=figure3,
                 heatmaps=heatmaps,
                 suffix=suffix,
                 note=choice_note(figure3.choice) if figure3.choice else "",
-                figure3_image=inlined(folder / f"{stems[0]}.svg"),
-                heatmaps_image=inlined(folder / f"{stems[1]}.svg"),
-                widths_image=inlined(folder / f"{widths}.svg") if heatmaps.seeds > 1 else "",
+                figure3_image=album.add_figure(
+                    f"figure3{suffix}", Drawing(draw_figure3, (figure3, colours))
+                ),
+                heatmaps_image=album.add_figure(
+                    f"heatmaps{suffix}", Drawing(draw_heatmaps, (heatmaps,))
+                ),
+                widths_image=widths,
                 interactive=_interactive(results, heatmaps, suffix, with_library=index == 0),
             )
         )
-    return shown, files
+    return shown
 
 
 def _interactive(results: Results, data: Grid, suffix: str, *, with_library: bool) -> Markup:
@@ -354,6 +325,7 @@ def _interactive(results: Results, data: Grid, suffix: str, *, with_library: boo
 def _page(
     results: Results,
     command: str,
+    album: Album,
     *,
     beside: Sequence[PaperTable],
     claims: Sequence[Finding],
@@ -368,7 +340,7 @@ def _page(
     )
     calibrations = calibration_frame(beside)
     tallied = tally([finding for finding in claims if finding.verdict != NOT_RUN])
-    environment.filters.update(percent=percent, points=points, coded=_coded)
+    environment.filters.update(percent=percent, points=points, coded=_coded, inlined=album.inlined)
     return environment.get_template("report.html.j2").render(
         plan=results.plan,
         anchor=anchor,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from analysis.cache import Cache
 from analysis.figures.style import style
+from analysis.parallel import parallel
 
 # A date would make every file another one.
 _METADATA: dict[str, dict[str, str | None]] = {
@@ -40,32 +41,87 @@ class Drawing:
     data: tuple[Any, ...]
 
     @cached_property
-    def figure(self) -> Figure:
-        """It, drawn once for all kinds of files."""
-        return _settled(self.draw(*self.data))
-
-    @cached_property
     def key(self) -> str:
         """Names what it shows: drawings of equal keys are equal, as long as our code is."""
         told = f"{self.draw.__module__}.{self.draw.__qualname__}{_told(self.data)}"
         return hashlib.sha256(told.encode()).hexdigest()
 
-
-def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
-    """Writes a figure as PNG, PDF and SVG; equal figures give equal bytes."""
-    paths = [folder / f"{stem}.{kind}" for kind in _METADATA]
-    figure = _settled(figure)
-    for path in paths:
-        path.write_bytes(_bytes(figure, path.suffix[1:]))
-    return paths
+    def files(self, kinds: Sequence[str]) -> list[bytes]:
+        """It as files of these kinds, drawn once for all of them."""
+        figure = _settled(self.draw(*self.data))
+        return [_bytes(figure, kind) for kind in kinds]
 
 
-def save_kept(cache: Cache, drawing: Drawing, folder: Path, stem: str) -> list[Path]:
-    """The same of a drawing, from the cache if that has it."""
-    paths = [folder / f"{stem}.{kind}" for kind in _METADATA]
-    for path in paths:
-        path.write_bytes(_kept(cache, drawing, path.suffix[1:]))
-    return paths
+class Album:
+    """The files of a report; its figures are drawn all together, in several processes.
+
+    Args:
+        folder: Where the files go.
+        cache: Where figures are kept.
+
+    Attributes:
+        files: What was added, in that order; figures are there once they are drawn.
+    """
+
+    def __init__(self, folder: Path, cache: Cache) -> None:
+        self.folder = folder
+        self.cache = cache
+        self.files: list[Path] = []
+        self._wanted: dict[str, tuple[Drawing, str]] = {}  # by the cache's key, each kind alone
+        self._paths: dict[Path, str] = {}
+        self._drawn: dict[str, bytes] = {}
+
+    def add_text(self, name: str, text: str) -> None:
+        """Writes a file."""
+        (self.folder / name).write_text(text, encoding="utf-8")
+        self.files.append(self.folder / name)
+
+    def add_data(self, stem: str, frame: pd.DataFrame) -> None:
+        """Writes what a figure or table shows as CSV."""
+        self.files.append(save_data(frame, self.folder, stem))
+
+    def add_figure(self, stem: str, drawing: Drawing) -> Drawing:
+        """Adds a figure as PNG, PDF and SVG."""
+        for kind in _METADATA:
+            path = self.folder / f"{stem}.{kind}"
+            self._paths[path] = self._want(drawing, kind)
+            self.files.append(path)
+        return drawing
+
+    def add_inlined(self, drawing: Drawing) -> Drawing:
+        """Adds a figure that the page alone shows."""
+        self._want(drawing, "svg")
+        return drawing
+
+    def draw(self) -> None:
+        """Draws what no cache has, and writes all of it."""
+        self._drawn = self.cache.computed_together(list(self._wanted), self._draw)
+        for path, key in self._paths.items():
+            path.write_bytes(self._drawn[key])
+
+    def inlined(self, drawing: Drawing) -> str:
+        """A figure that is drawn, as a data URI, so that the page needs no other file."""
+        svg = self._drawn[f"{drawing.key} svg"]
+        return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")
+
+    def _want(self, drawing: Drawing, kind: str) -> str:
+        key = f"{drawing.key} {kind}"
+        self._wanted[key] = drawing, kind
+        return key
+
+    def _draw(self, missing: list[str]) -> dict[str, bytes]:
+        drawings, kinds = dict[str, Drawing](), dict[str, list[str]]()
+        for key in missing:
+            drawing, kind = self._wanted[key]
+            drawings[drawing.key] = drawing
+            kinds.setdefault(drawing.key, []).append(kind)
+        tasks = [(drawing, kinds[key]) for key, drawing in drawings.items()]
+        made = parallel(_files, tasks)
+        return {
+            f"{drawing.key} {kind}": data
+            for (drawing, wanted), files in zip(tasks, made, strict=True)
+            for kind, data in zip(wanted, files, strict=True)
+        }
 
 
 def save_data(frame: pd.DataFrame, folder: Path, stem: str) -> Path:
@@ -75,18 +131,9 @@ def save_data(frame: pd.DataFrame, folder: Path, stem: str) -> Path:
     return path
 
 
-def inlined(path: Path) -> str:
-    """An SVG as a data URI, so that the page needs no other file."""
-    return _data_uri(path.read_bytes())
-
-
-def inlined_kept(cache: Cache, drawing: Drawing) -> str:
-    """The same of a drawing that has no file of its own."""
-    return _data_uri(_kept(cache, drawing, "svg"))
-
-
-def _kept(cache: Cache, drawing: Drawing, kind: str) -> bytes:
-    return cache.computed(f"{drawing.key} {kind}", lambda: _bytes(drawing.figure, kind))
+def _files(task: tuple[Drawing, Sequence[str]]) -> list[bytes]:
+    drawing, kinds = task
+    return drawing.files(kinds)
 
 
 def _settled(figure: Figure) -> Figure:
@@ -102,10 +149,6 @@ def _bytes(figure: Figure, kind: str) -> bytes:
     with style():
         figure.savefig(file, format=kind, metadata=_METADATA[kind])
     return file.getvalue()
-
-
-def _data_uri(svg: bytes) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")
 
 
 def _told(value: Any) -> str:

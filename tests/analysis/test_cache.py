@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,14 +20,9 @@ from mlflow import MlflowClient
 from analysis import cache as caches
 from analysis import report, runs
 from analysis.cache import Cache, _code, default_folder
-from analysis.figures.files import (
-    Drawing,
-    inlined,
-    inlined_kept,
-    save,
-    save_data,
-    save_kept,
-)
+from analysis.figures.effects import draw_effects
+from analysis.figures.files import Album, Drawing, save_data
+from analysis.figures.property import draw_property
 from analysis.figures.style import Appearance
 from analysis.kept import Report
 from analysis.report import write_report
@@ -150,20 +147,17 @@ class Study:
         self.client = MlflowClient(tracking_uri=uri)
         self.experiment = self.client.get_experiment_by_name(self.name).experiment_id
         self.read: list[str] = []  # what was fetched from the server
-        searched, fetched = runs._runs, runs._fetched
+        searched, fetched = runs._runs_of, runs._fetched
 
-        def search(
-            client: MlflowClient, experiment: str, role: str, *view: int
-        ) -> Iterator[object]:
-            if role == names.TRIAL and not view:
-                self.read.append("runs")
-            return searched(client, experiment, role, *view)
+        def search(*place: str) -> pd.DataFrame:
+            self.read.append("runs")
+            return searched(*place)
 
         def fetch(client: MlflowClient, uri: str) -> bytes:
             self.read.append(uri.partition("/artifacts/")[2])
             return fetched(client, uri)
 
-        monkeypatch.setattr(runs, "_runs", search)
+        monkeypatch.setattr(runs, "_runs_of", search)
         monkeypatch.setattr(runs, "_fetched", fetch)
         self.stamp("first")
 
@@ -254,16 +248,15 @@ def test_a_driver_that_starts_while_runs_are_read_spoils_nothing(
 ) -> None:
     """What is then read, half old and half new, must not pass for what comes after it."""
     run_id = study.trial()
-    searched = runs._runs
+    searched = runs._runs_of
 
-    def overtaken(client: MlflowClient, experiment: str, role: str, *view: int) -> Iterator[object]:
-        if role == names.TRIAL and not view:
-            study.stamp("")
-            study.client.set_tag(run_id, names.ATTACK_MARK, names.WEAK)
-        return searched(client, experiment, role, *view)
+    def overtaken(*place: str) -> pd.DataFrame:
+        study.stamp("")
+        study.client.set_tag(run_id, names.ATTACK_MARK, names.WEAK)
+        return searched(*place)
 
     with monkeypatch.context() as patched:
-        patched.setattr(runs, "_runs", overtaken)
+        patched.setattr(runs, "_runs_of", overtaken)
         study.load()
     study.client.set_tag(run_id, names.ATTACK_MARK, names.MASKED)
     study.stamp("second")
@@ -352,18 +345,55 @@ def test_a_figure_is_drawn_once_for_all_kinds_and_copied_then(tmp_path: Path) ->
     def data(last: float) -> pd.DataFrame:
         return pd.DataFrame({"y": [0.0, last]})
 
-    paths = [
-        save_kept(cache, Drawing(draw, (data(last),)), tmp_path, stem)
-        for last, stem in ((1.0, "one"), (1.0, "two"), (2.0, "three"))
-    ]
+    def album(last: float, stem: str) -> Album:
+        made = Album(tmp_path, cache)
+        shown = made.add_inlined(made.add_figure(stem, Drawing(draw, (data(last),))))
+        made.draw()
+        image = base64.b64encode((tmp_path / f"{stem}.svg").read_bytes()).decode()
+        assert made.inlined(shown) == f"data:image/svg+xml;base64,{image}"
+        return made
+
+    paths = [album(1.0, "one").files, album(1.0, "two").files, album(2.0, "three").files]
     assert len(drawn) == 2
     assert [path.name for path in paths[0]] == ["one.png", "one.pdf", "one.svg"]
-    for first, second in zip(paths[0], paths[1], strict=True):
-        assert first.read_bytes() == second.read_bytes() != b""
-    assert inlined_kept(cache, Drawing(draw, (data(1.0),))) == inlined(paths[0][2])
-    plain = save(draw(data(1.0)), tmp_path, "plain")
-    for first, second in zip(paths[0], plain, strict=True):
-        assert first.read_bytes() == second.read_bytes()
+    plain = Drawing(draw, (data(1.0),)).files(["png", "pdf", "svg"])
+    for first, second, alone in zip(paths[0], paths[1], plain, strict=True):
+        assert first.read_bytes() == second.read_bytes() == alone != b""
+
+
+def test_an_album_draws_each_figure_in_the_kinds_that_are_wanted(tmp_path: Path) -> None:
+    kinds = list[Sequence[str]]()
+
+    class Counted(Drawing):
+        def files(self, wanted: Sequence[str]) -> list[bytes]:
+            kinds.append(wanted)
+            return [kind.encode() for kind in wanted]
+
+    album = Album(tmp_path, Cache(tmp_path / "cache"))
+    alone = album.add_inlined(Counted(Figure, ("alone",)))
+    album.add_figure("filed", Counted(Figure, ("filed",)))
+    album.draw()
+    assert kinds == [["svg"], ["png", "pdf", "svg"]]
+    assert album.inlined(alone).endswith(base64.b64encode(b"svg").decode())
+    assert [path.read_bytes() for path in album.files] == [b"png", b"pdf", b"svg"]
+
+
+def test_many_figures_are_drawn_by_other_processes_and_are_the_same(tmp_path: Path) -> None:
+    def draw(place: int) -> Figure:
+        figure = Figure(figsize=(1, 1))
+        figure.text(0, place / 10, f"process {os.getpid()} ")  # a comment in the SVG
+        return figure
+
+    album = Album(tmp_path, Cache(tmp_path / "cache"))
+    drawings = [Drawing(draw, (place,)) for place in range(6)]
+    for place, drawing in enumerate(drawings):
+        album.add_figure(str(place), drawing)
+    album.draw()
+    told = [album.inlined(drawing) for drawing in drawings]
+    assert len(set(told)) == len(told)
+    for place in range(6):
+        process = (tmp_path / f"{place}.svg").read_text().split("process ")[1].split()[0]
+        assert (int(process) != os.getpid()) == (joblib.cpu_count() > 1)
 
 
 def test_data_are_written_as_they_are_read(tmp_path: Path) -> None:
@@ -392,8 +422,8 @@ def test_a_drawing_of_other_data_has_another_key(other: tuple[Any, ...]) -> None
     same = (FRAME.copy(), DATA[1].copy(), dict(DATA[2]), DATA[3])
     assert Drawing(draw, DATA).key == Drawing(draw, same).key
     assert Drawing(draw, DATA).key != Drawing(draw, other).key
-    assert Drawing(save, DATA).key != Drawing(save_kept, DATA).key
-    assert Drawing(save, DATA).key != Drawing(draw, DATA).key
+    assert Drawing(draw_effects, DATA).key != Drawing(draw_property, DATA).key
+    assert Drawing(draw_effects, DATA).key != Drawing(draw, DATA).key
 
 
 def test_a_report_is_written_once_for_each_state_and_request(

@@ -15,9 +15,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from analysis.cache import Cache
 from analysis.closer import look_closer
 from analysis.figures.embedding import Clouds, clouds
 from analysis.figures.exhibits import Gallery, gallery
+from analysis.figures.files import Album
 from analysis.figures.gallery import draw_exhibit, draw_gallery
 from analysis.figures.scatter import draw_cloud, draw_clouds
 from analysis.figures.separability import draw_separability, separability_frame
@@ -393,10 +395,15 @@ def test_all_files_are_written(report: Report) -> None:
 
 
 def test_several_data_sets_have_a_picture_each(store: str, tmp_path: Path) -> None:
-    (_, look), files = look_closer(load(store, "looked-twice"), tmp_path)
+    album = Album(tmp_path, Cache(tmp_path / "cache"))
+    _, look = look_closer(load(store, "looked-twice"), album)
     stems = ["exhibits-looks-lenet5-mnist5k", "exhibits-looks-lenet5-mnist"]
     apart = ["separability-lenet5-mnist5k", "separability-lenet5-mnist"]
-    assert list(dict.fromkeys(path.stem for path in files)) == [*apart, "table-embedding", *stems]
+    assert list(dict.fromkeys(path.stem for path in album.files)) == [
+        *apart,
+        "table-embedding",
+        *stems,
+    ]
     assert [picture.data for picture in look.pictures] == [f"{stem}.csv" for stem in stems]
     assert look.notes == ()
     for stem, dataset in zip(stems, ("mnist5k", "mnist"), strict=True):
@@ -413,16 +420,19 @@ def test_features_that_cannot_be_drawn_are_explained(store: str, tmp_path: Path)
 def test_a_diagnostic_without_any_run_is_left_out_and_said(looked: Results, tmp_path: Path) -> None:
     columns = [name for name in looked.frame if str(name).startswith(names.DIAGNOSTIC)]
     bare = replace(looked, frame=looked.frame.drop(columns=columns))
-    looks, files = look_closer(bare, tmp_path)
+    album = Album(tmp_path, Cache(tmp_path / "cache"))
+    looks = look_closer(bare, album)
     assert not any(look.pictures for look in looks)
-    assert {path.name for path in files} == {"table-theory.csv", "table-embedding.csv"}
+    assert {path.name for path in album.files} == {"table-theory.csv", "table-embedding.csv"}
     assert all("Left out: 7 of 7 trials" in look.notes[-1] for look in looks)
 
 
 def test_equal_findings_are_equal_files(looked: Results, report: Report, tmp_path: Path) -> None:
-    _, again = look_closer(looked, tmp_path)
-    assert len(again) == 12 + 3
-    for path in again:
+    again = Album(tmp_path, Cache(tmp_path / "cache"))
+    look_closer(looked, again)
+    again.draw()
+    assert len(again.files) == 12 + 3
+    for path in again.files:
         assert path.read_bytes() == report.page.with_name(path.name).read_bytes(), path.name
 
 
@@ -464,7 +474,9 @@ def test_table_on_the_page(section: html.HtmlElement) -> None:
 
 
 def test_no_diagnostics_no_section(store: str, small: Results, tmp_path: Path) -> None:
-    assert look_closer(small, tmp_path) == ([], [])
+    album = Album(tmp_path, small.client.cache)
+    assert look_closer(small, album) == []
+    assert album.files == []
     page = write_report(store, "flat", tmp_path, "study report flat").page
     text = page.read_text(encoding="utf-8")
     assert "Looking closer" not in text

@@ -12,7 +12,6 @@ import pytest
 
 from analysis.choice import shown_arms
 from analysis.figures.curves import curves, curves_frame, draw_curves
-from analysis.figures.files import save
 from analysis.figures.style import (
     DASHES,
     MARKERS,
@@ -110,14 +109,12 @@ def test_the_front_is_what_nothing_exceeds_in_both() -> None:
     assert _front(frame) == frame["wanted"].tolist()
 
 
-def test_tradeoff_is_drawn(small: Results, group: Group, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_tradeoff_is_drawn(small: Results, group: Group) -> None:
     frame = tradeoff_frame(small, group)
-    figure = draw_tradeoff(frame, drawn(small, group), "PGD")
-    axes = figure.axes[0]
+    axes = draw_tradeoff(frame, drawn(small, group), "PGD").axes[0]
     assert axes.get_title() == "PGD"
     marks = np.array([c[0].get_xydata()[0] for c in axes.containers])
     assert marks == pytest.approx(100 * frame[["clean", "robust"]].to_numpy())
-    assert len(save(figure, tmp_path, "tradeoff")) == 3
     wide = frame.assign(clean_half_width=2.0, robust_half_width=2.0)
     axes = draw_tradeoff(wide, drawn(small, group), "PGD").axes[0]
     assert (axes.get_xlim(), axes.get_ylim()) == ((0, 100.5), (-1, 100.5))

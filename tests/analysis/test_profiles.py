@@ -9,6 +9,7 @@ import pytest
 from lxml import html
 
 from analysis.figures.exhibits import Gallery, gallery
+from analysis.figures.files import Album
 from analysis.plan import Group
 from analysis.profiles import anchor, profiles
 from analysis.report import write_report
@@ -20,10 +21,18 @@ from trainables import names
 from .tracked_study import MARGIN_RAW
 
 
-def test_every_method_has_one_at_its_shown_configuration(small: Results, group: Group) -> None:
+@pytest.fixture
+def album(small: Results, tmp_path: Path) -> Album:
+    """Where the images go; nothing of it is drawn."""
+    return Album(tmp_path, small.client.cache)
+
+
+def test_every_method_has_one_at_its_shown_configuration(
+    small: Results, group: Group, album: Album
+) -> None:
     audits = read_audits(small)
     table = accuracy_table(small, group, audits)
-    found = profiles(small, table, audit_table(small, group, audits))
+    found = profiles(small, table, audit_table(small, group, audits), album)
     assert [profile.row.label for profile in found] == ["sce", "norm-sce", "isce s=1.5 m=0.1"]
     assert [profile.baseline for profile in found] == ["", "sce", "sce"]
     assert "was chosen among 5 points" in found[2].facts["hyper-parameters"]
@@ -31,11 +40,11 @@ def test_every_method_has_one_at_its_shown_configuration(small: Results, group: 
 
 
 def test_lines_are_the_tables_with_the_baseline_at_equal_seeds(
-    small: Results, group: Group
+    small: Results, group: Group, album: Album
 ) -> None:
     audits = read_audits(small)
     table = accuracy_table(small, group, audits)
-    _, norm, _ = profiles(small, table, audit_table(small, group, audits))
+    _, norm, _ = profiles(small, table, audit_table(small, group, audits), album)
     wanted = {column.metric for section in table.sections for column in section.columns}
     assert {line.column.metric for line in norm.lines} == wanted
     (headline,) = (line for line in norm.lines if line.column.metric == names.ROBUST)
@@ -55,7 +64,7 @@ def test_a_profile_holds_its_own_images_alone(store: str, tmp_path: Path) -> Non
 
 
 def test_a_model_that_gets_nothing_right_has_no_images_to_show(
-    store: str, group: Group, monkeypatch: pytest.MonkeyPatch
+    store: str, group: Group, album: Album, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = load(store, "looked")
 
@@ -70,7 +79,7 @@ def test_a_model_that_gets_nothing_right_has_no_images_to_show(
 
     monkeypatch.setattr("analysis.profiles.gallery", emptied)
     table = accuracy_table(results, group)
-    first, second, *_ = profiles(results, table, audit_table(results, group, {}))
+    first, second, *_ = profiles(results, table, audit_table(results, group, {}), album)
     assert (len(first.images), len(second.images)) == (0, 1)
 
 
@@ -83,7 +92,7 @@ def test_links_of_the_first_page_lead_to_profiles(store: str, tmp_path: Path) ->
     assert len(anchors) == 4  # two methods on two data sets
 
 
-def test_configuration_is_told_part_by_part(small: Results, group: Group) -> None:
+def test_configuration_is_told_part_by_part(small: Results, group: Group, album: Album) -> None:
     raw = {
         **small.plan.raw,
         "trials": [
@@ -99,7 +108,7 @@ def test_configuration_is_told_part_by_part(small: Results, group: Group) -> Non
     }  # fmt: skip
     results = Results(type(small.plan)(raw), small.frame, "", small.report_run, small.client)
     table = accuracy_table(results, group)
-    (first, *_) = profiles(results, table, audit_table(results, group, {}))
+    (first, *_) = profiles(results, table, audit_table(results, group, {}), album)
     assert first.facts["loss"] == "isce (s 1, m 0.1)"
     assert first.facts["regime"] == "standard"
     assert first.facts["training"] == "epochs 3"

@@ -47,6 +47,18 @@ def test_values_and_tags(small: Results) -> None:
     assert found["state"] == runs.DONE
 
 
+def test_many_runs_are_read_in_parts_to_the_same_frame(
+    store: str, small: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "_MANY", len(MODELS) - 1)
+    monkeypatch.setattr(runs, "_STARTS", "ilns01")  # of these trials' ids
+    found = load(store, "small", fresh=True)
+    pd.testing.assert_frame_equal(found.frame, small.frame)
+    monkeypatch.setattr(runs, "_STARTS", "il")
+    some = load(store, "small", fresh=True).frame
+    assert set(some.loc[some["state"] == runs.MISSING, "trial_id"]) > {"sce-mnist5k-0"}
+
+
 def test_failed_trial_shows_its_reason_and_no_number(small: Results) -> None:
     found = row(small, "isce s=1 m=0.1", 0)
     assert (found["state"], found["reason"]) == (runs.FAILED, "NonFiniteLoss: <i>nan</i>")

@@ -45,7 +45,7 @@ REFERENCES = [
 ]
 
 
-@pytest.mark.parametrize(("spec", "reference"), REFERENCES, ids=lambda item: str(item))
+@pytest.mark.parametrize(("spec", "reference"), REFERENCES, ids=map(str, range(len(REFERENCES))))
 def test_rates_are_those_of_torch(spec, reference):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=LR)
     scheduler = reference(optimizer)
