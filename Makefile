@@ -21,8 +21,10 @@ lint: dev-env
 types: dev-env
 	$(BIN)/mypy
 
+# In two processes, a file after the other: what a file's tests share is made once.
 tests: dev-env
-	OMP_NUM_THREADS=1 PYTHONPATH=.ci $(BIN)/pytest -p skips
+	OMP_NUM_THREADS=1 PYTHONPATH=.ci $(BIN)/pytest -p skips -n 2 --dist loadfile \
+		--no-loadscope-reorder
 
 env: $(VENV)/.installed
 dev-env: $(VENV)/.installed-dev
