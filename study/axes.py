@@ -1,9 +1,9 @@
-"""Axes of a study file: lists, `linspace`, `logspace` and `const`, and their product."""
+"""Axes of a study file: lists, `linspace`, `logspace` and `const`; their product, and `zip`."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from study.loader import plain_number
 from trainables.errors import Mistake
 
+ZIP = "zip"
 MOST_VALUES = 10_000  # of one axis
 LARGEST = 1e100
 
@@ -34,7 +35,9 @@ def expand(node: Any, key: str, where: str, mistakes: list[Mistake]) -> list[Poi
 
     Args:
         node: plain data in which a list, `{linspace: [from, to, n]}` or
-            `{logspace: [from, to, n]}` is an axis and `{const: value}` is not.
+            `{logspace: [from, to, n]}` is an axis and `{const: value}` is not. Axes within
+            `zip: {…}` go hand in hand: its first values, its second values, and so on, as keys
+            of the node that it stands in.
         key: the node's dotted key within the trial, such as `loss.s`.
         where: its dotted key within the file, for messages.
         mistakes: what is wrong is added here.
@@ -50,16 +53,52 @@ def expand(node: Any, key: str, where: str, mistakes: list[Mistake]) -> list[Poi
     if set(node) == {"const"}:
         return [Point(node["const"], {})]
     parts = [
-        expand(item, f"{key}.{name}".lstrip("."), f"{where}.{name}".lstrip("."), mistakes)
+        _zipped(item, node, key, where, mistakes)
+        if name == ZIP
+        else _keyed(name, item, key, where, mistakes)
         for name, item in node.items()
     ]
-    return [
-        Point(
-            dict(zip(node, (point.value for point in chosen), strict=True)),
-            {name: value for point in chosen for name, value in point.axes.items()},
-        )
-        for chosen in itertools.product(*parts)
+    return [_merged(chosen) for chosen in itertools.product(*parts)]
+
+
+def _zipped(
+    axes: Any, node: dict[str, Any], key: str, where: str, mistakes: list[Mistake]
+) -> list[Point]:
+    """The keys that axes hand in hand give to the node that they stand in."""
+    where = _below(where, ZIP)
+    if not isinstance(axes, dict) or len(axes) < 2:
+        what = f"expected two axes or more, {{parameter: [values], …}}, found {axes!r}"
+        mistakes.append(Mistake(where, what))
+        return []
+    mistakes += [
+        Mistake(_below(where, name), "stands beside `zip` as well") for name in axes if name in node
     ]
+    parts = [_keyed(name, item, key, where, mistakes) for name, item in axes.items()]
+    sizes = {name: len(part) for name, part in zip(axes, parts, strict=True)}
+    if len(set(sizes.values())) > 1:
+        what = f"expected equally many values of each, found {sizes!r}"
+        mistakes.append(Mistake(where, what))
+        return []
+    return [_merged(chosen) for chosen in zip(*parts, strict=True)]
+
+
+def _keyed(name: str, item: Any, key: str, where: str, mistakes: list[Mistake]) -> list[Point]:
+    """What stands at one key of a node, settled, as nodes of this key alone."""
+    found = expand(item, _below(key, name), _below(where, name), mistakes)
+    return [Point({name: point.value}, point.axes) for point in found]
+
+
+def _merged(points: Iterable[Point]) -> Point:
+    """Points of different keys of one node as one."""
+    value, axes = dict[str, Any](), dict[str, Any]()
+    for point in points:
+        value |= point.value
+        axes |= point.axes
+    return Point(value, axes)
+
+
+def _below(key: str, name: str) -> str:
+    return f"{key}.{name}".lstrip(".")
 
 
 def _axis(values: Sequence[Any], key: str, where: str, mistakes: list[Mistake]) -> list[Point]:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 from study.axes import Point
 from study.check import check, surface_of
+from study.exclude import Exclusions
 from study.files import StudyFile
 from study.overlay import Place
 from study.protocol import NamedCell, Protocol, protocol
@@ -270,8 +271,11 @@ def _diagnostics(study: Study, mistakes: list[Mistake]) -> Iterator[tuple[str, D
 def _trials(study: Study, place: Place, mistakes: list[Mistake]) -> Iterator[PlannedTrial]:
     """One a method, point and seed of a place, with nothing to measure yet."""
     for name, method in study.methods.items():
+        excluded = Exclusions(method.exclude, f"methods.{name}.exclude")
         for points in _points(name, method, study, mistakes):
             axes = {key: value for point in points for key, value in point.axes.items()}
+            if excluded.leave_out(axes):
+                continue
             parts = dict(zip((*COMPONENTS, "training"), (p.value for p in points), strict=True))
             if Place(parts["dataset"].name, parts["backbone"].name) != place:
                 continue
@@ -289,6 +293,7 @@ def _trials(study: Study, place: Place, mistakes: list[Mistake]) -> Iterator[Pla
                     labels={name: " ".join([name, *map(_assignment, axes.items())])},
                     axes={name: axes},
                 )
+        mistakes += excluded.mistakes()
 
 
 def _points(

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from study.exclude import as_rules
 from study.files import study_name
 
 MOST_SEEDS = 1000
@@ -62,7 +63,11 @@ Seeds = Annotated[list[Seed], BeforeValidator(_as_seeds)]
 
 
 class Method(Part):
-    """A row of the study: loss x regime x transform; its keys override the study's."""
+    """A row of the study: loss x regime x transform; its keys override the study's.
+
+    Attributes:
+        exclude: points of its grid that are left out; see `study.exclude`.
+    """
 
     loss: Any
     regime: Any = "standard"
@@ -72,6 +77,7 @@ class Method(Part):
     training: dict[str, Any] = {}
     seeds: Seeds | None = None
     evaluate: Sizes = Sizes()
+    exclude: Annotated[list[dict[str, Any]], BeforeValidator(as_rules)] = []
 
 
 class Compare(Part):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pandas.api.typing import DataFrameGroupBy
 
@@ -130,6 +133,18 @@ def grid(results: Results, group: Group, method: str, measures: Sequence[Measure
     frame.insert(0, "dataset", group.dataset)
     baseline = results.plan.baseline or ""
     return Grid(group, method, x, y, frame, tuple(measures), baseline, choice)
+
+
+def alone(values: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """The points (x, y, z) that no face of a surface touches: their neighbours are not there."""
+    known = values.notna().to_numpy()
+    whole = known[:-1, :-1] & known[:-1, 1:] & known[1:, :-1] & known[1:, 1:]
+    touched = np.zeros_like(known)
+    for rows, columns in itertools.product((slice(-1), slice(1, None)), repeat=2):
+        touched[rows, columns] |= whole
+    row, column = np.nonzero(known & ~touched)
+    found = (values.columns[column], values.index[row], values.to_numpy(dtype=float)[row, column])
+    return np.column_stack(found).astype(float)
 
 
 def figure3_measures(protocol: Protocol) -> list[Measure]:

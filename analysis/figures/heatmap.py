@@ -22,7 +22,8 @@ from analysis.plan import axis_label
 _COLUMNS, _WIDTH = 4, 14.0  # at most so many panels, and so many inches, in a row
 # In inches: a point of the grid, a panel's title and axis labels, what a title juts out to the
 # right, the scale below all.
-_CELL, _TITLE, _LABELS, _LEFT, _RIGHT, _FOOT = 0.44, 0.62, 0.5, 0.75, 0.35, 0.75
+_CELL, _TITLE, _LABELS, _LEFT, _RIGHT, _FOOT = 0.44, 0.62, 0.5, 0.75, 0.35, 0.9
+_LEGEND, _LEAST = 0.25, 5.0  # a line below the scale; the width that its label takes
 _SMALL_CELL = 0.11  # of a grid with more than MOST_WRITTEN points along an axis
 _SCALE = (3.2, 0.12)  # inches
 _STAR = (11.0, 9.5)  # points to the right of a point's value, and up
@@ -30,47 +31,49 @@ _STAR = (11.0, 9.5)  # points to the right of a point's value, and up
 
 def draw_heatmaps(grid: Grid) -> Figure:
     """Draws one annotated heat map with contours a measure, all on one colour scale."""
-    return _draw(grid, "accuracy", 100.0, f"accuracy (%) of {_whose(grid)}")
+    return _draw(grid, "accuracy", 100.0, f"accuracy (%)\n{_whose(grid)}")
 
 
 def draw_widths(grid: Grid) -> Figure:
     """Draws the half-width of every point's interval: where the surface is not yet known."""
     widest = 100 * np.nanmax(grid.frame["half_width"].to_numpy(dtype=float), initial=0.01)
-    label = f"half-width (points) of the 95 % interval, {_whose(grid)}"
+    label = f"half-width (points) of the 95 % interval\n{_whose(grid)}"
     return _draw(grid, "half_width", widest, label)
 
 
 def _draw(grid: Grid, of: str, top: float, label: str) -> Figure:
     shape = grid.values(grid.measures[0]).shape
     with style():
-        figure, panels = _panels(len(grid.measures), shape)
+        foot = _FOOT + (_LEGEND if grid.choice else 0)
+        figure, panels = _panels(len(grid.measures), shape, foot)
         for axes, measure in zip(panels, grid.measures, strict=True):
             image = draw_heatmap(axes, grid, measure, of=of, top=top)
         width, height = figure.get_size_inches()
-        place = (_LEFT / width, 0.5 / height, _SCALE[0] / width, _SCALE[1] / height)
+        place = (_LEFT / width, (foot - 0.25) / height, _SCALE[0] / width, _SCALE[1] / height)
         scale = figure.colorbar(image, cax=figure.add_axes(place), orientation="horizontal")
         scale.set_label(label, loc="left")
         if grid.choice:
             handle = Line2D([], [], label=choice_text(grid), **choice_mark(11))
-            figure.legend(handles=[handle], loc="lower right", bbox_to_anchor=(1, 0.2 / height))
+            figure.legend(handles=[handle], loc="lower left", bbox_to_anchor=(0.4 / width, 0))
     return figure
 
 
-def _panels(count: int, shape: tuple[int, int]) -> tuple[Figure, list[Axes]]:
-    """An empty figure with room for `count` grids of (rows, columns) points."""
+def _panels(count: int, shape: tuple[int, int], foot: float) -> tuple[Figure, list[Axes]]:
+    """An empty figure with room for `count` grids of (rows, columns) points above a foot."""
     cell = _CELL if max(shape) <= MOST_WRITTEN else _SMALL_CELL
     panel_width, panel_height = max(cell * shape[1], 2.3), max(cell * shape[0], _CELL)
     fitting = max(int(_WIDTH // (panel_width + _LEFT)), 1)
     columns = min(_COLUMNS, fitting, count)
     rows = math.ceil(count / columns)
     gap = _TITLE + _LABELS
-    width = columns * (panel_width + _LEFT) + _RIGHT
-    height = rows * (panel_height + gap) + _FOOT
+    used = columns * (panel_width + _LEFT)
+    width = max(used + _RIGHT, _LEAST)
+    height = rows * (panel_height + gap) + foot
     figure = Figure(figsize=(width, height))
     figure.subplots_adjust(
         left=_LEFT / width,
-        right=1 - _RIGHT / width,
-        bottom=(_FOOT + _LABELS) / height,
+        right=used / width,
+        bottom=(foot + _LABELS) / height,
         top=1 - _TITLE / height,
         wspace=_LEFT / panel_width,
         hspace=gap / panel_height,

@@ -6,13 +6,13 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
-from analysis.figures.grid import Grid, Measure
+from analysis.figures.grid import Grid, Measure, alone
 from analysis.figures.style import CHOICE_COLOUR, tint
 from analysis.figures.surface import accuracy_limits, choice_text, seeds_text
 from analysis.plan import axis_label
 from analysis.tables.text import percent
 
-_TRACES = 3  # a measure: surface, plane, mark
+_TRACES = 4  # a measure: surface, points beside it, plane, mark
 _CLEAR = "rgba(0,0,0,0)"  # the page's own ground, light or dark
 # Dark on light in both schemes: plotly fixes the colour of a pressed button.
 _MENU = {"y": 1.09, "yanchor": "top", "bgcolor": "#e3e7ec", "font": {"color": "#1b1e23"}}
@@ -82,7 +82,7 @@ def _button(grid: Grid, shown: int) -> dict[str, object]:
 
 
 def _traces(grid: Grid, measure: Measure, colours: dict[str, str]) -> list[go.Surface]:
-    """Surface, baseline's plane and choice; what is missing is there without points."""
+    """Surface, points beside it, plane and choice; what is missing is there without points."""
     values = 100 * grid.values(measure)
     reference = grid.reference(measure)
     plane_colour = colours.get(grid.baseline, "grey")
@@ -109,7 +109,18 @@ def _traces(grid: Grid, measure: Measure, colours: dict[str, str]) -> list[go.Su
         showscale=False,
         showlegend=not reference.is_missing,
     )
-    return [surface, plane, _mark(grid, measure)]
+    lone = alone(values)
+    dots = go.Scatter3d(
+        x=lone[:, 0],
+        y=lone[:, 1],
+        z=lone[:, 2],
+        mode="markers",
+        marker={"size": 5, "color": colours[grid.method]},
+        showlegend=False,
+        hovertemplate=place,
+        name=grid.method,
+    )
+    return [surface, dots, plane, _mark(grid, measure)]
 
 
 def _grid_lines(values: npt.NDArray[np.float64]) -> dict[str, object]:

@@ -16,13 +16,14 @@ from matplotlib.patches import Patch
 from mpl_toolkits.mplot3d import Axes3D
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
-from analysis.figures.grid import Grid, Measure
+from analysis.figures.grid import Grid, Measure, alone
 from analysis.figures.style import MOST_WRITTEN, choice_mark, style, tint
 from analysis.plan import axis_label
 from analysis.statistics import Estimate
 
 _PANEL = 3.5  # inches
-_COLUMNS = 3
+_COLUMNS = 3  # of panels, and of the legend below them
+_LINE = 0.22  # inches, of the legend
 _VIEW = {"elev": 24.0, "azim": -128.0}
 _PLANE_ALPHA = 0.35
 _Corners = npt.NDArray[np.float64]
@@ -34,19 +35,21 @@ def draw_figure3(grid: Grid, colours: dict[str, str]) -> Figure:
     rows = math.ceil(len(grid.measures) / columns)
     limits = accuracy_limits(grid)
     with style():
-        height = _PANEL * rows + 1.15
+        legend = _legend(grid, colours)
+        lines = math.ceil(len(legend) / columns)
+        foot = 0.73 + _LINE * lines
+        height = _PANEL * rows + foot + 0.2
         figure = Figure(figsize=(_PANEL * columns, height))
         for index, measure in enumerate(grid.measures):
             axes = figure.add_subplot(rows, columns, index + 1, projection="3d")
             draw_surface(axes, grid, measure, colours=colours, limits=limits)
             axes.set_title(f"({_letter(index)}) {panel_title(grid, measure)}", y=1.0)
         figure.subplots_adjust(
-            left=0.045, right=0.98, bottom=0.95 / height, top=1 - 0.5 / height, wspace=0.1
+            left=0.045, right=0.98, bottom=foot / height, top=1 - 0.5 / height, wspace=0.1
         )
-        figure.legend(handles=_legend(grid, colours), loc="lower center", ncols=3)
-        figure.text(
-            0.5, 0.42 / height, _footnote(grid, limits), ha="center", va="bottom", fontsize=8
-        )
+        figure.legend(handles=legend, loc="lower center", ncols=columns)
+        note = (0.2 + _LINE * lines) / height
+        figure.text(0.5, note, _footnote(grid, limits), ha="center", va="bottom", fontsize=8)
     return figure
 
 
@@ -60,7 +63,7 @@ def draw_surface(
 ) -> Axes3D:
     """Draws one measure: the surface, the baseline's plane, the point that validation chose.
 
-    A missing point leaves a hole: no face touches it.
+    A missing point leaves a hole: no face touches it. Points between holes are dots.
 
     Args:
         axes: Three-dimensional axes to draw on.
@@ -73,6 +76,7 @@ def draw_surface(
     reference = grid.reference(measure)
     axes.computed_zorder = False  # else the mark may vanish behind the surface
     _add_faces(axes, values, reference, colours[grid.method], colours.get(grid.baseline, "grey"))
+    _add_alone(axes, values, colours[grid.method], floor=limits[0])
     _mark_choice(axes, grid, measure, floor=limits[0])
     axes.set(
         xlim=(values.columns.min(), values.columns.max()),
@@ -118,14 +122,25 @@ def _add_faces(
         )
 
 
+def _add_alone(axes: Axes3D, values: pd.DataFrame, colour: str, *, floor: float) -> None:
+    """Dots, each with a line down to the floor that says over which point it stands."""
+    for x, y, z in alone(_thinned(values)):
+        axes.plot([x, x], [y, y], [floor, z], color=colour, linewidth=0.8, zorder=3)
+        axes.plot([x], [y], [z], "o", color=colour, markersize=4, zorder=4)
+
+
 def _quads(values: pd.DataFrame) -> Iterator[_Corners]:
     """The four corners (x, y, z) of each cell of the grid."""
-    thin = values.iloc[_spread(len(values)), _spread(len(values.columns))]
+    thin = _thinned(values)
     x, y, z = thin.columns.to_numpy(), thin.index.to_numpy(), thin.to_numpy()
     for row in range(len(y) - 1):
         for column in range(len(x) - 1):
             around = ((row, column), (row, column + 1), (row + 1, column + 1), (row + 1, column))
             yield np.array([(x[j], y[i], z[i, j]) for i, j in around], dtype=float)
+
+
+def _thinned(values: pd.DataFrame) -> pd.DataFrame:
+    return values.iloc[_spread(len(values)), _spread(len(values.columns))]
 
 
 def _spread(count: int) -> list[int]:
@@ -149,8 +164,8 @@ def _mark_choice(axes: Axes3D, grid: Grid, measure: Measure, *, floor: float) ->
     """A star, and a line down to the floor that says over which point it stands."""
     for x, y, accuracy in grid.chosen(measure)[[grid.x, grid.y, "accuracy"]].to_numpy(dtype=float):
         z = 100 * accuracy
-        axes.plot([x, x], [y, y], [floor, z], color="black", linewidth=0.8, linestyle=":", zorder=4)
-        axes.plot([x], [y], [z], zorder=5, **choice_mark(12))
+        axes.plot([x, x], [y, y], [floor, z], color="black", linewidth=0.8, linestyle=":", zorder=5)
+        axes.plot([x], [y], [z], zorder=6, **choice_mark(12))
 
 
 def _tidy_ticks(axes: Axes3D) -> None:

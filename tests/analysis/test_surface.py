@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
 from analysis.figures.files import Drawing
-from analysis.figures.grid import Grid, Measure, all_measures, figure3_measures, grid, surfaces
-from analysis.figures.heatmap import draw_heatmap, draw_heatmaps
+from analysis.figures.grid import (
+    Grid,
+    Measure,
+    all_measures,
+    alone,
+    figure3_measures,
+    grid,
+    surfaces,
+)
+from analysis.figures.heatmap import draw_heatmap, draw_heatmaps, draw_widths
 from analysis.figures.interactive import interactive_surface
 from analysis.figures.style import method_colours
 from analysis.figures.surface import accuracy_limits, draw_figure3, draw_surface
@@ -130,6 +142,49 @@ def test_surface_draws_faces_plane_and_star(figure3: Grid) -> None:
     assert [float(values[0]) for values in star.get_data_3d()] == [1.5, 0.1, 50.0]
 
 
+def test_points_that_no_face_touches_are_dots(figure3: Grid) -> None:
+    measure = figure3.measures[1]
+    assert alone(100 * figure3.values(measure)).tolist() == [[1.0, 0.05, 20.0]]
+    axes = Figure().add_subplot(projection="3d")
+    draw_surface(axes, figure3, measure, colours=COLOURS, limits=(10, 90))
+    drop, dot, *_ = axes.lines
+    assert [list(along) for along in drop.get_data_3d()] == [[1, 1], [0.05, 0.05], [10, 20]]
+    assert [list(along) for along in dot.get_data_3d()] == [[1], [0.05], [20]]
+    shown = interactive_surface(figure3, COLOURS, first=measure.column).data[4 + 1]
+    assert (list(shown.x), list(shown.y), list(shown.z)) == ([1], [0.05], [20])
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 2**25 - 1))
+@settings(deadline=None, derandomize=True)
+def test_every_point_is_on_a_face_or_a_dot(rows: int, columns: int, holes: int) -> None:
+    known = [[bool(holes >> (5 * row + column) & 1) for column in range(5)] for row in range(5)]
+    values = pd.DataFrame(np.where(known, 1.0, math.nan)).iloc[:rows, :columns]
+    on_faces = {
+        (x + right, y + up)
+        for y, x in itertools.product(range(rows - 1), range(columns - 1))
+        if values.iloc[y : y + 2, x : x + 2].notna().all(axis=None)
+        for right, up in itertools.product((0, 1), repeat=2)
+    }
+    dots = {(int(x), int(y)) for x, y, _ in alone(values)}
+    assert not dots & on_faces
+    assert dots | on_faces == {(x, y) for y in range(rows) for x in range(columns) if known[y][x]}
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_legends_stay_within_the_figure_and_off_all_else(every: Grid, count: int) -> None:
+    few = replace(every, measures=every.measures[:count])
+    for figure in (draw_figure3(few, COLOURS), draw_heatmaps(few), draw_widths(few)):
+        FigureCanvasAgg(figure).draw()
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+        assert figure.bbox.x0 <= box.x0
+        assert box.x1 <= figure.bbox.x1
+        for other in [*figure.axes, *figure.texts]:
+            assert not box.overlaps(other.get_tightbbox() or other.get_window_extent())
+    scale = figure.axes[-1].get_tightbbox()
+    assert scale.x1 <= figure.bbox.x1
+
+
 def test_figure_has_a_panel_a_measure_and_says_what_is_open(figure3: Grid) -> None:
     figure = draw_figure3(figure3, COLOURS)
     assert len(figure.axes) == len(figure3.measures)
@@ -177,7 +232,7 @@ def test_equal_figures_are_equal_files(every: Grid) -> None:
 
 def test_interactive_surface_opens_at_the_headline(every: Grid) -> None:
     figure = interactive_surface(every, COLOURS, first=names.ROBUST)
-    surface, plane, mark = [trace for trace in figure.data if trace.visible]
+    surface, _, plane, mark = [trace for trace in figure.data if trace.visible]
     np.testing.assert_allclose(surface.z, np.array([[20, 30, 80], [math.nan, 50, 60]]))
     assert np.unique(plane.z) == pytest.approx([50.0])
     assert (list(mark.x), list(mark.y), list(mark.z)) == ([1.5], [0.1], [50.0])

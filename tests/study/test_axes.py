@@ -75,3 +75,44 @@ def test_a_product_has_every_combination_once(sizes):
     node = {f"k{i}": list(range(size)) for i, size in enumerate(sizes)}
     found, _ = points(node)
     assert len({tuple(p.value.values()) for p in found}) == len(found) == math.prod(sizes)
+
+
+def test_zipped_axes_go_hand_in_hand_within_the_product():
+    found, mistakes = points(
+        {"name": "isce", "zip": {"s": [1, 2], "m": {"linspace": [0.05, 0.1, 2]}}, "x": [3, 4]}
+    )
+    assert not mistakes
+    assert [tuple(p.value.values()) for p in found] == [
+        ("isce", 1, 0.05, 3), ("isce", 1, 0.05, 4), ("isce", 2, 0.1, 3), ("isce", 2, 0.1, 4)
+    ]  # fmt: skip
+    assert found[1].axes == {"loss.s": 1, "loss.m": 0.05, "loss.x": 4}
+
+
+@pytest.mark.parametrize(
+    ("axes", "where", "what"),
+    [
+        ([[1, 2]], "zip", "expected two axes or more"),
+        ({"s": [1, 2]}, "zip", "expected two axes or more"),
+        ({"s": [1, 2], "m": [1, 2, 3]}, "zip", "expected equally many values of each"),
+        ({"s": [1, 2], "m": 3}, "zip", "found {'s': 2, 'm': 1}"),
+        ({"s": [1, 2], "t": [3, 4]}, "zip.t", "stands beside `zip` as well"),
+        ({"s": [1, 2], "m": {"linspace": 3}}, "zip.m", "expected {linspace"),
+    ],
+    ids=str,
+)
+def test_axes_that_cannot_be_zipped_are_a_mistake(axes, where, what):
+    _, mistakes = points({"name": "isce", "t": 1, "zip": axes})
+    assert mistakes[0].startswith(f"methods.a.loss.{where}: ")
+    assert what in mistakes[0]
+
+
+@given(sizes=st.lists(st.integers(1, 4), min_size=2, max_size=4))
+@settings(deadline=None, derandomize=True)
+def test_zipped_axes_have_as_many_points_as_each(sizes):
+    found, mistakes = points({"zip": {f"k{i}": list(range(size)) for i, size in enumerate(sizes)}})
+    if len(set(sizes)) == 1:
+        assert [set(p.value.values()) for p in found] == [{i} for i in range(sizes[0])]
+        assert not mistakes
+    else:
+        assert not found
+        assert len(mistakes) == 1
