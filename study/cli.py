@@ -36,7 +36,16 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Does this loss really help, and for which hyper-parameters? Plan, run, report.",
+    epilog="Exit status: 0 when all is there that was asked for; 1 when a trial has failed or "
+    "lacks results; 2 when nothing was done, for a mistake; 130 or 143 when stopped by Ctrl-C or "
+    "by SIGTERM, and the same command goes on where it was.",
 )
+
+
+def _examples(*commands: str) -> str:
+    """What stands below a command's help; a test runs each as far as its arguments go."""
+    return "\n\n".join(["Examples:", *(f"study {command}" for command in commands)])
+
 
 Source = Annotated[str, typer.Argument(metavar="FILE|PRESET", help="A study file, or a preset.")]
 Overrides = Annotated[
@@ -90,7 +99,7 @@ def _terminate(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-@app.command("list")
+@app.command("list", epilog=_examples("list", "list --json"))
 def list_presets(as_json: Json = False) -> None:
     """Shows the presets and the question that each asks."""
     asked = {name: read_study(name).data.get("question", "") for name in presets()}
@@ -103,7 +112,11 @@ def list_presets(as_json: Json = False) -> None:
     Console().print(table)
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "plan table5 --scale small", "plan my-study.yaml --set seeds=5 --set training.epochs=3"
+    )
+)
 def plan(
     source: Source,
     overrides: Overrides = None,
@@ -138,7 +151,13 @@ def plan(
     _print_counts(console, methods)
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "run quickstart",
+        "run figure3 --scale small --set seeds=3",
+        "run table5 --data /data --storage s3://bucket/results",
+    )
+)
 def run(
     source: Source,
     overrides: Overrides = None,
@@ -147,25 +166,32 @@ def run(
     data: Data = None,
     tracking_uri: TrackingUri = None,
     local: Annotated[bool, typer.Option(help="In this process, without Ray.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, only how it ended.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="With the tracebacks of what has failed.")
+    ] = False,
 ) -> None:
     """Trains and attacks everything that is missing, and tracks it in MLflow."""
     from study.driver import run_study
     from study.progress import Display
     from trainables.execution import default_data
     from trainables.store import Store
+    from trainables.trial import failure_of, record_of
 
-    planned = _planned(source, overrides, scale)
+    planned, store = _planned(source, overrides, scale), Store(storage)
     console = Console(soft_wrap=True)
     try:
         result = run_study(
             planned,
-            store=Store(storage),
+            store=store,
             data=os.path.abspath(os.path.expanduser(data)) if data else str(default_data()),
             tracking_uri=_tracking(tracking_uri),
             artifacts=RESULTS / "artifacts",
             command=_command(),
             local=local,
-            display=Display(console, len(planned.trials)),
+            display=Display(Console(soft_wrap=True, quiet=quiet), len(planned.trials)),
         )
     except KeyboardInterrupt:
         console.print(f"{planned.name}: stopped; the same command goes on where it was")
@@ -177,11 +203,14 @@ def run(
     console.print(f"{planned.name}: {done} of {result.planned} trials have all their results")
     for trial_id, reason in result.failed.items():
         console.print(f"  failed: {escape(f'{planned.by_id[trial_id].name}: {reason}')}")
+        failure = failure_of(record_of(store, trial_id))
+        if verbose and failure:
+            console.print(escape(failure["traceback"]))
     if result.failed:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog=_examples("status quickstart", "status my-study.yaml --json"))
 def status(
     source: Source,
     overrides: Overrides = None,
@@ -212,7 +241,7 @@ def status(
             console.print(f"  failed: {escape(f'{trial.name}: {trial.reason}')}")
 
 
-@app.command()
+@app.command(epilog=_examples("sync quickstart", "sync table5 --scale small"))
 def sync(
     source: Source,
     overrides: Overrides = None,
@@ -262,7 +291,12 @@ def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no trials"
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "report quickstart --open",
+        "report table5 --scale small --claims my-claims.yaml --output report",
+    )
+)
 def report(
     source: Source,
     overrides: Overrides = None,
@@ -294,7 +328,7 @@ def report(
         print("found no browser to open it in")
 
 
-@app.command()
+@app.command(epilog=_examples("ui", "ui --port 5001"))
 def ui(
     tracking_uri: TrackingUri = None,
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,

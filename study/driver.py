@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from study.site import Site
 from study.tracking import Tracker
 from trainables.errors import BrokenInvariant, DamagedEntry, StudyIsRunning
 from trainables.store import Store
-from trainables.trial import Report
+from trainables.trial import Report, failure_of, note_failure, record_of
 
 ROUNDS = 3  # what lost its worker, or is damaged, is made anew in the next round
 WAVES = 2  # cells that need another model are measured when all models are there
@@ -62,6 +63,7 @@ def run_study(
 
     def complete(plan: Plan, failed: Mapping[str, str]) -> Result:
         tracker = Tracker(tracking_uri, plan, store, artifacts, command)
+        here = site
         with _watching(plan, store, tracker, display, lock) as watcher:
             watcher.result.failed |= failed
             left = watcher.left()
@@ -69,7 +71,8 @@ def run_study(
                 if not left:
                     break
                 display.start(left)
-                _executor(local)(left, site, watcher)
+                _executor(local)(left, here, watcher)
+                here = here.roomier if watcher.starved else here
                 left = watcher.left()
             watcher.end(left)
         return watcher.result
@@ -107,7 +110,10 @@ def sync_study(
         plan = with_choices(plan, store)
         tracker = Tracker(tracking_uri, plan, store, artifacts, command)
         with _watching(plan, store, tracker, display, lock) as watcher:
-            return len(watcher.left())
+            left = watcher.left()
+            for trial in left:
+                watcher.recall(trial)
+            return len(left)
 
 
 def _fetch(trials: Sequence[PlannedTrial], folder: Path) -> None:
@@ -142,7 +148,9 @@ class _Watcher:
         self.display = display
         self.lock = lock
         self.result = Result(planned=len(plan.trials))
-        self.losses: dict[str, str] = {}  # why a trial has to be tried again
+        self.losses: dict[str, tuple[str, str]] = {}  # why a trial is tried again, and details
+        self.tries = Counter[str]()  # how often each was taken up
+        self.starved = False  # whether any had too little memory
 
     def left(self) -> list[PlannedTrial]:
         """Trials still to run; those that are whole but not tracked are tracked now."""
@@ -165,14 +173,17 @@ class _Watcher:
     def end(self, left: Sequence[PlannedTrial]) -> None:
         """Counts what is still without a result, or without a run, as failed."""
         for trial in left:
-            why = self.losses.get(trial.id, "its results were damaged")
-            self._fail(trial, f"no result after {ROUNDS} tries: {why}")
+            why, details = self.losses.get(trial.id, ("its results were damaged", ""))
+            reason = f"no result after {self.tries[trial.id]} tries: {why}"
+            note_failure(self.store, trial.id, reason, details)
+            self._fail(trial, reason)
         for trial in self.plan.trials:
             if trial.id not in self.result.failed and self.tracker.stale(trial):
                 self._fail(trial, "its results are there, but MLflow did not take them")
 
     def started(self, trial_id: str) -> None:
         trial = self.plan.by_id[trial_id]
+        self.tries[trial_id] += 1
         self.display.started(trial)
         with self._tracking():
             self.tracker.started(trial)
@@ -190,19 +201,31 @@ class _Watcher:
             return
         if report.failed:
             self._fail(trial, report.failed)
+        elif report.starved:
+            self.starved = True
+            self.lost(trial.id, report.starved)
         elif report.waits:
-            self.losses[trial.id] = "it needs another model, which could not be trained"
+            self.losses[trial.id] = "it needs another model, which could not be trained", ""
             self.display.waits(trial)
         elif not is_complete(trial, self.store):
             self.lost(trial.id, "its worker's results bear other ids: is its code another version?")
         else:
             self._track(trial)
 
-    def lost(self, trial_id: str, reason: str) -> None:
+    def lost(self, trial_id: str, reason: str, details: str = "") -> None:
         trial = self.plan.by_id[trial_id]
         if not is_complete(trial, self.store):  # a worker that died after its last cell lost none
-            self.losses[trial_id] = reason
+            self.losses[trial_id] = reason, details
             self.display.lost(trial, reason)
+
+    def recall(self, trial: PlannedTrial) -> None:
+        """Tracks again that a trial has failed, where the store says so."""
+        record = record_of(self.store, trial.id)
+        failure = failure_of(record)
+        if failure is not None:
+            with self._tracking():
+                self.tracker.epochs(trial, record["history"])
+                self.tracker.failed(trial, failure["reason"])
 
     def _fail(self, trial: PlannedTrial, reason: str) -> None:
         self.result.failed[trial.id] = reason

@@ -102,8 +102,9 @@ class _Callback(tune.Callback):
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        cause = str(trial.get_error() or "").strip().splitlines()
-        self.listener.lost(_id(trial), ": ".join(["its worker died", *cause[-1:]]))
+        details = str(trial.get_error() or "").strip()
+        cause = details.splitlines()[-1:]
+        self.listener.lost(_id(trial), ": ".join(["its worker died", *cause]), details)
 
 
 def _job(trial: PlannedTrial, site: Site) -> dict[str, Any]:

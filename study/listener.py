@@ -16,5 +16,5 @@ class Listener(Protocol):
     def reported(self, report: Report) -> None:
         """A step has ended; `report.done` on the last one."""
 
-    def lost(self, trial_id: str, reason: str) -> None:
-        """The trial's worker died."""
+    def lost(self, trial_id: str, reason: str, details: str = "") -> None:
+        """The trial's worker died; in details, what Ray knows of it."""

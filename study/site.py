@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from study.spec import Resources
@@ -24,6 +24,12 @@ class Site:
     data: str
     resources: Resources
     plugins: tuple[str, ...]
+
+    @property
+    def roomier(self) -> Site:
+        """The same with twice the share of a GPU, up to all of it."""
+        gpu = min(2 * self.resources.gpu, 1.0)
+        return replace(self, resources=self.resources.model_copy(update={"gpu": gpu}))
 
     @property
     def execution(self) -> dict[str, Any]:

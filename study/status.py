@@ -1,4 +1,4 @@
-"""How far a study is, by the store and by MLflow; nothing is written."""
+"""How far a study is, by the store, and by MLflow what runs; nothing is written."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from study.lock import living_holder
 from study.plan import Plan, PlannedTrial
 from trainables import names
 from trainables.store import Store
+from trainables.trial import failure_of, record_of
 
 # What has become of a trial. Begun: it has left something behind, and nobody works on it.
 DONE, RUNNING, FAILED, BEGUN, MISSING = STATES = ("done", "running", "failed", "begun", "missing")
@@ -72,30 +73,27 @@ def status_of(plan: Plan, store: Store, tracking_uri: str | None) -> Status:
     Args:
         plan: what it wants.
         store: where its results are.
-        tracking_uri: MLflow's, which knows what runs and what has failed; None where nothing
-            is tracked yet.
+        tracking_uri: MLflow's, which knows what runs; None where nothing is tracked yet.
 
     Raises:
         BadAddress: the tracking server does not answer.
     """
     run_by = living_holder(store, plan.name) or ""
-    tracked = _unfinished(connect(tracking_uri), plan.name) if tracking_uri else {}
-    trials = tuple(_status(trial, store, tracked.get(trial.id), run_by) for trial in plan.trials)
+    running = _running(connect(tracking_uri), plan.name) if tracking_uri and run_by else set()
+    trials = tuple(_status(trial, store, running=trial.id in running) for trial in plan.trials)
     return Status(plan.name, run_by, trials)
 
 
-def _status(
-    trial: PlannedTrial, store: Store, tracked: tuple[str, str] | None, run_by: str
-) -> TrialStatus:
+def _status(trial: PlannedTrial, store: Store, *, running: bool) -> TrialStatus:
     wanted = trial.result_ids
     cells = len(wanted & store.entries(f"outcomes/{trial.id}"))
     state, reason = MISSING, ""
     if cells == len(wanted):
         state = DONE
-    elif tracked and tracked[0] == "FAILED":
-        state, reason = FAILED, tracked[1]
-    elif tracked and tracked[0] == "RUNNING" and run_by:
+    elif running:
         state = RUNNING
+    elif failure := failure_of(record_of(store, trial.id)):
+        state, reason = FAILED, failure["reason"]
     elif cells or any(store.has(f"{kind}/{trial.id}") for kind in ("models", "progress")):
         state = BEGUN
     return TrialStatus(
@@ -103,13 +101,11 @@ def _status(
     )
 
 
-def _unfinished(client: MlflowClient, study: str) -> dict[str, tuple[str, str]]:
-    """Status and reason of the runs that have not finished, by trial."""
+def _running(client: MlflowClient, study: str) -> set[str]:
+    """Ids of the trials whose runs are said to be running."""
     experiment = client.get_experiment_by_name(study)
     if experiment is None:
-        return {}
-    wanted = f"tags.{names.ROLE} = '{names.TRIAL}' and attributes.status != 'FINISHED'"
-    return {
-        run.data.tags[names.TRIAL_ID]: (run.info.status, run.data.tags.get(names.REASON, ""))
-        for run in search_runs(client, experiment.experiment_id, wanted)
-    }
+        return set()
+    wanted = f"tags.{names.ROLE} = '{names.TRIAL}' and attributes.status = 'RUNNING'"
+    runs = search_runs(client, experiment.experiment_id, wanted)
+    return {run.data.tags[names.TRIAL_ID] for run in runs}

@@ -32,6 +32,7 @@ from study.results import Finding, Outcome, frame, metrics, note, read_finding, 
 from trainables import names
 from trainables.errors import BadAddress, BrokenInvariant
 from trainables.store import Store
+from trainables.trial import failure_of, record_of
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -139,10 +140,12 @@ class Tracker:
         return Summary(clean=values[names.CLEAN], robust=values[names.ROBUST])
 
     def failed(self, trial: PlannedTrial, reason: str) -> None:
-        """Ends a trial's run as failed, with the reason."""
+        """Ends a trial's run as failed, with the reason and what the store knows of it."""
         self._unstamp()
         run_id = self._run(trial).info.run_id
         self.client.set_tag(run_id, names.REASON, reason)
+        record = record_of(self.store, trial.id)
+        self.client.log_text(run_id, _failure_text(reason, record), names.FAILURE_FILE)
         self.client.set_terminated(run_id, "FAILED")
 
     def stopped(self) -> None:
@@ -349,3 +352,13 @@ def _digest(trial: PlannedTrial) -> str:
     cells = [trial.cell_ids, trial.diagnostic_ids]
     shown = [REVISION, cells, trial.name, trial.methods, trial.evidence, trial.params()]
     return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _failure_text(reason: str, record: Mapping[str, Any]) -> str:
+    """What is known of a failure: where it happened, how far the trial was, the traceback."""
+    failure = failure_of(record) or {}
+    where = ", ".join(f"{key} {value}" for key, value in record.get("execution", {}).items())
+    done = f"{len(record.get('history', ()))} epochs, {len(record.get('cell_seconds', ()))} cells"
+    when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(failure.get("time", time.time())))
+    lines = [reason, when, f"done: {done}", f"on: {where or 'unknown'}"]
+    return "\n".join([*lines, "", failure.get("traceback", ""), ""])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 from dataclasses import dataclass
@@ -46,6 +47,19 @@ class Execution:
             "python": platform.python_version(),
             "host": platform.node(),
         }
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was short, a GPU's or the machine's."""
+    told = "can't allocate memory" in str(error)  # the CPU's allocator has no class of its own
+    return told or isinstance(error, torch.OutOfMemoryError | MemoryError)
+
+
+def free_memory() -> None:
+    """Gives back what is held for later use."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def prepare(*, threads: int, gpu: float, channels_last: bool, data: str) -> Execution:

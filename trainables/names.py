@@ -65,6 +65,7 @@ NO_THREAT_MODEL = "no threat model"  # paths, and attacks without a budget
 CELLS_FILE = "cells.json"
 OUTCOMES_FILE = "outcomes.parquet"
 AUDIT_FILE = "audit.json"
+FAILURE_FILE = "failure.txt"
 DIAGNOSTICS_FOLDER = "diagnostics"  # holds `<label>.safetensors`
 PLAN_FILE = "plan.json"
 STUDY_FILE = "study.yaml"

@@ -6,16 +6,16 @@ import contextlib
 import json
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from trainables.classifier import Classifier
 from trainables.config import Cell, TrialConfig, model_from
-from trainables.datasets.base import Splits, load_splits
+from trainables.datasets.base import BATCH, Splits, load_splits
 from trainables.errors import DamagedEntry
 from trainables.evaluation import measure
-from trainables.execution import Execution
+from trainables.execution import Execution, free_memory, is_out_of_memory
 from trainables.store import Store
 from trainables.training import Epoch, Trainer, load_weights, new_classifier, weights_of
 
@@ -35,6 +35,7 @@ class Report:
         epoch: epochs trained so far.
         cells: cells measured so far.
         waits: done but for cells that need another model, which is not there yet.
+        starved: given up for want of memory; it may do with a larger share of a GPU.
     """
 
     trial_id: str
@@ -45,6 +46,7 @@ class Report:
     epoch: int = 0
     cells: int = 0
     waits: bool = False
+    starved: str | None = None
 
 
 class Trial:
@@ -55,11 +57,13 @@ class Trial:
         self.store = store
         self.execution = execution
         self.id = config.model.id
-        self.record: dict[str, Any] = {"history": [], "cell_seconds": {}, "failures": []}
+        self.record = _new_record()
         self._trainer: Trainer | None = None
         self._classifier: Classifier | None = None
         self._missing: list[Cell] | None = None
         self._waiting: list[Cell] = []  # for models that are not there yet
+        self._batch = BATCH  # images attacked at a time; none of the results depends on it
+        self._warning: str | None = None
 
     def advance(self, seconds: float = SLICE_SECONDS) -> Report:
         """One step, with whatever goes wrong caught, recorded and reported."""
@@ -76,18 +80,21 @@ class Trial:
         if self._missing is None:
             self._open()
         epochs: list[Epoch] = []
+        self._warning = None
         if self._trainer is not None:
             self._until(seconds, lambda: epochs.append(self._train_epoch()), self._trained)
             if self._trained():
                 self._keep_model()
         else:
             self._until(seconds, self._measure_next, lambda: not self._missing)
+        self.record["failed"] = ""
         self._write_record()
         missing = self._missing or []
         done = self._trainer is None and not missing
         return Report(
             trial_id=self.id,
             done=done,
+            warning=self._warning,
             epochs=[asdict(epoch) for epoch in epochs],
             epoch=len(self.record["history"]),
             cells=len(self.config.cells) - len(missing) - len(self._waiting),
@@ -156,7 +163,7 @@ class Trial:
         if self._classifier is None:
             self._classifier = self._model(self.id)
         models = {source: self._model(source) for source in cells[0].sources}
-        measured = measure(self._classifier, cells, self._splits(), models)
+        measured = self._measured(cells, models)
         seconds = round((time.perf_counter() - started) / len(cells), 3)
         for cell, objects in zip(cells, measured, strict=True):
             cell_id = cell.id(self.id)
@@ -170,6 +177,22 @@ class Trial:
             )
             self.record["cell_seconds"][cell_id] = seconds
             self._missing.remove(cell)
+
+    def _measured(
+        self, cells: Sequence[Cell], models: Mapping[str, Classifier]
+    ) -> list[dict[str, bytes]]:
+        """What is found of cells, in smaller batches where memory is short."""
+        assert self._classifier is not None
+        while True:
+            try:
+                return measure(self._classifier, cells, self._splits(), models, batch=self._batch)
+            except Exception as error:
+                if not is_out_of_memory(error) or self._batch == 1:
+                    raise
+            # Not while the error is held, and with it what did not fit.
+            self._batch //= 2
+            self._warning = f"out of memory: attacked {self._batch} images at a time from now on"
+            free_memory()
 
     def _model(self, model_id: str) -> Classifier:
         """A trained model of the store."""
@@ -185,12 +208,12 @@ class Trial:
     def _fail(self, error: Exception) -> Report:
         """Keeps the reason and the traceback; the study goes on without this trial."""
         reason = f"{type(error).__name__}: {error}"
-        self.record["failures"].append(
-            {"reason": reason, "traceback": traceback.format_exc(), "time": time.time()}
-        )
+        _add_failure(self.record, reason, traceback.format_exc())
         with contextlib.suppress(OSError):  # the disk may be what failed
             self._write_record()
         self._forget()
+        if is_out_of_memory(error):
+            return Report(trial_id=self.id, done=True, starved=reason)
         return Report(trial_id=self.id, done=True, failed=reason)
 
     def _forget(self) -> None:
@@ -203,6 +226,42 @@ class Trial:
         self.record["execution"] = self.execution.record()
         self.record["time"] = time.time()
         self.store.write(f"trials/{self.id}", {"record.json": _json(self.record)})
+
+
+def record_of(store: Store, trial_id: str) -> dict[str, Any]:
+    """How a trial went: `history`, `cell_seconds`, `failures`, `execution`, `time`.
+
+    As of a new one where there is none, or a damaged one, which nothing but the past depends on.
+    """
+    found: dict[str, Any] | None = None
+    with contextlib.suppress(DamagedEntry):
+        found = store.read_json(f"trials/{trial_id}", "record.json")
+    return found or _new_record()
+
+
+def failure_of(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What a trial has failed of: `reason, traceback, time`; None where it has not, or went on.
+
+    Args:
+        record: see `record_of`.
+    """
+    return record["failures"][-1] if record.get("failed") else None
+
+
+def note_failure(store: Store, trial_id: str, reason: str, details: str) -> None:
+    """Keeps why a trial was given up that could not say so itself."""
+    record = record_of(store, trial_id)
+    _add_failure(record, reason, details)
+    store.write(f"trials/{trial_id}", {"record.json": _json(record)})
+
+
+def _new_record() -> dict[str, Any]:
+    return {"history": [], "cell_seconds": {}, "failures": [], "failed": ""}
+
+
+def _add_failure(record: dict[str, Any], reason: str, details: str) -> None:
+    record["failures"].append({"reason": reason, "traceback": details, "time": time.time()})
+    record["failed"] = reason
 
 
 def _json(value: Any) -> bytes:

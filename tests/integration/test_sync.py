@@ -96,8 +96,31 @@ def test_status_tells_who_runs_a_study(folder, running):
 
 def test_status_tells_why_trials_failed(folder):
     bad = ("--set", "methods.isce.training.lr=1e30")
-    folder.study("run", "tiny.yaml", "--local", *bad, expect=1)
+    output = folder.study("run", "tiny.yaml", "--local", "--quiet", *bad, expect=1)
+    assert len(output.splitlines()) == 1 + 4  # no progress
+    output = folder.study("run", "tiny.yaml", "--local", "--verbose", *bad, expect=1)
+    assert "4 of 5 trials to run, 1 done already" in output
+    assert output.count("Traceback (most recent call last)") == 4
     output = folder.study("status", "tiny.yaml", *bad)
     assert "1 done, 4 failed" in output
     assert "nobody runs it now" in output
     assert output.count("  failed: isce s=") == output.count("NonFiniteLoss: ") == 4
+
+
+def test_failures_are_told_and_tracked_again_from_the_store(folder):
+    bad = ("--set", "methods.isce.training.lr=1e30")
+    folder.study("run", "tiny.yaml", "--local", *bad, expect=1)
+    before = shown(folder)
+    failed = [run for run in before.values() if run[-1] == "FAILED"]
+    assert len(failed) == 4
+    assert all(names.FAILURE_FILE in run[4] for run in failed)
+    database = folder.path / "results" / "mlflow.db"
+    database.unlink()
+    output = folder.study("status", "tiny.yaml", *bad)
+    assert output.count("  failed: isce s=") == output.count("NonFiniteLoss: ") == 4
+    assert not database.exists()
+    folder.study("sync", "tiny.yaml", *bad, **NO_RAY)
+    after = shown(folder)
+    assert {id: (*run[:5], run[6]) for id, run in after.items()} == {
+        id: (*run[:5], run[6]) for id, run in before.items()
+    }  # but for when MLflow was told of a failure

@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
+
+from study import cli
 
 STUDY = Path(sys.executable).with_name("study")
 
@@ -16,9 +19,33 @@ def study(*arguments, cwd, expect=0):
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("command", ["", "list", "plan", "run", "report", "ui"])
-def test_help(command, tmp_path):
-    assert "Usage" in study(*command.split(), "--help", cwd=tmp_path)
+def test_help_says_what_exit_statuses_mean(tmp_path):
+    output = study("--help", cwd=tmp_path)
+    for status in ("0 when", "1 when", "2 when", "130 or 143"):
+        assert status in output
+
+
+COMMANDS = typer.main.get_command(cli.app).commands
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_examples_that_it_takes(name):
+    command = COMMANDS[name]
+    assert command.help.endswith(".")
+    title, *examples = command.epilog.split("\n\n")
+    assert title == "Examples:"
+    assert examples
+    for example in examples:
+        assert example.startswith(f"study {name}")
+        _, _, *arguments = example.split()
+        command.make_context(name, arguments)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_are_shown_a_line_each(name, tmp_path):
+    shown = study(name, "--help", cwd=tmp_path).splitlines()
+    for example in COMMANDS[name].epilog.split("\n\n"):
+        assert example in [line.strip() for line in shown]
 
 
 def test_list_shows_every_preset_with_its_question(tmp_path):

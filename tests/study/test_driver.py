@@ -3,6 +3,7 @@
 import io
 
 import pytest
+import torch
 from mlflow.exceptions import MlflowException
 from rich.console import Console
 
@@ -13,9 +14,12 @@ from study.progress import Display
 from study.results import read_outcome, worst
 from study.tracking import Tracker
 from trainables import names
+from trainables import trial as trial_module
 from trainables.errors import StudyIsRunning
+from trainables.execution import prepare
 from trainables.store import Store
 from trainables.training import Trainer
+from trainables.trial import failure_of, record_of
 
 KEYS = {
     "evaluate": {"validation": 5, "test": 5},
@@ -115,7 +119,41 @@ def test_results_under_other_ids_are_no_results(run, monkeypatch):
     result, said = run()
     (reason,) = result.failed.values()
     assert "bear other ids" in reason
-    assert "no result after 3 tries" in said
+    assert "no result after 4 tries" in said
+
+
+def test_what_lacks_memory_is_tried_again_with_more_of_the_gpu(run, monkeypatch, tmp_path):
+    shares, measure = [], trial_module.measure
+
+    def prepared(**options):
+        shares.append(options["gpu"])
+        return prepare(**options)
+
+    def measured(*rest, **options):
+        if shares[-1] < 0.8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return measure(*rest, **options)
+
+    monkeypatch.setattr("study.local.prepare", prepared)
+    monkeypatch.setattr(trial_module, "measure", measured)
+    result, said = run(resources={"gpu": 0.3})
+    assert not result.failed
+    assert shares == [0.3, 0.6, 1.0]
+    assert said.count("CUDA out of memory; it will be tried again") == 2
+    (trial,) = Store(str(tmp_path / "store")).entries("models")
+    record = record_of(Store(str(tmp_path / "store")), trial)
+    assert (failure_of(record), len(record["failures"])) == (None, 2)
+
+
+def test_what_never_fits_fails_in_the_end(run, monkeypatch):
+    def measured(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trial_module, "measure", measured)
+    result, said = run()
+    (reason,) = result.failed.values()
+    assert reason == "no result after 4 tries: OutOfMemoryError: CUDA out of memory"
+    assert said.count("it will be tried again") == 4
 
 
 TRANSFER = {
@@ -146,7 +184,7 @@ def test_a_transfer_whose_source_fails_says_so(run, monkeypatch):
     result, _ = run(methods=TWO, attacks=TRANSFER)
     assert sorted(result.failed.values()) == [
         "RuntimeError: no luck",
-        "no result after 3 tries: it needs another model, which could not be trained",
+        "no result after 4 tries: it needs another model, which could not be trained",
     ]
 
 

@@ -8,6 +8,7 @@ import pytest
 import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow.artifacts import load_text
 from mlflow.entities import ViewType
 
 from analysis.audit import Audit
@@ -17,7 +18,7 @@ from trainables import names
 from trainables.errors import BrokenInvariant
 from trainables.execution import Execution
 from trainables.store import Store
-from trainables.trial import Trial
+from trainables.trial import Trial, note_failure, record_of
 
 KEYS = {
     "evaluate": {"validation": 10, "test": 20},
@@ -296,6 +297,29 @@ def test_a_failure_says_why_and_success_forgets_it(tracked):
     tracker.finished(trial)
     (run,) = runs(tracker)
     assert (run.info.status, run.data.tags[names.REASON]) == ("FINISHED", "")
+
+
+def test_a_failure_keeps_what_the_store_knows_of_it(tracked, tmp_path):
+    tracker, trial = tracked()
+    tracker.store, finished = Store(str(tmp_path / "other")), tracker.store
+    tracker.failed(trial, "its worker died")
+    assert failure_text(tracker).endswith("\ndone: 0 epochs, 0 cells\non: unknown\n\n\n")
+    tracker.store.write(f"trials/{trial.id}", finished.read(f"trials/{trial.id}"))
+    note_failure(tracker.store, trial.id, "its worker died", "on node 3")
+    tracker.failed(trial, "no result after 3 tries: its worker died")
+    told, when, done, where, _, details, *_ = failure_text(tracker).split("\n")
+    assert told == "no result after 3 tries: its worker died"
+    assert when.startswith("20")
+    cells = len(record_of(finished, trial.id)["cell_seconds"])  # other tests' among them
+    assert cells >= len(trial.cells)
+    assert done == f"done: 2 epochs, {cells} cells"
+    assert where.startswith("on: device cpu ")
+    assert details == "on node 3"
+
+
+def failure_text(tracker):
+    (run,) = runs(tracker)
+    return load_text(f"{run.info.artifact_uri}/{names.FAILURE_FILE}")
 
 
 def test_the_plan_stands_in_one_report_run(tracked):

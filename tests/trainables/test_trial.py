@@ -7,6 +7,7 @@ import json
 import shutil
 
 import pytest
+import safetensors.torch
 import torch
 
 from trainables import trial as trial_module
@@ -18,10 +19,10 @@ from trainables.config import Cell, TrialConfig
 from trainables.datasets.base import Splits
 from trainables.errors import DamagedEntry
 from trainables.evaluation import measure
-from trainables.execution import Execution
+from trainables.execution import Execution, is_out_of_memory
 from trainables.store import MANIFEST, Store
 from trainables.training import Trainer
-from trainables.trial import Trial
+from trainables.trial import Trial, failure_of, note_failure, record_of
 
 CPU = Execution()
 FOREVER = 1e9
@@ -345,21 +346,111 @@ def test_failure_is_recorded_with_its_traceback(diverging, store):
 def test_failed_cell_keeps_the_model_and_the_cells_before(config, store, whole, monkeypatch):
     real = trial_module.measure
 
-    def fails(classifier, cells, splits, models):
+    def fails(classifier, cells, *rest, **options):
         if CELLS[2] in cells:
-            raise RuntimeError("out of memory")
-        return real(classifier, cells, splits, models)
+            raise RuntimeError("no such kernel")
+        return real(classifier, cells, *rest, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(trial_module, "measure", fails)
         report = live(config, store)[-1]
-    assert report.failed == "RuntimeError: out of memory"
+    assert report.failed == "RuntimeError: no such kernel"
     assert store.has(f"models/{config.model.id}")
     assert len(store.entries(f"outcomes/{config.model.id}")) == 2
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "epoch", never)
         assert live(config, store)[-1].failed is None
     assert result(config, store) == whole[1]
+
+
+def outcomes_of(result):
+    """The tensors of all outcomes; which images are right is whole numbers."""
+    return {
+        f"{cell} {name}": tensor
+        for cell, objects in result["outcomes"].items()
+        for name, tensor in safetensors.torch.load(objects["outcome.safetensors"]).items()
+    }
+
+
+def scarce(monkeypatch, most):
+    """Memory for attacks on so many images at a time; returns the sizes that were tried."""
+    tried, real = [], trial_module.measure
+
+    def measure(*rest, batch):
+        tried.append(batch)
+        if batch > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*rest, batch=batch)
+
+    monkeypatch.setattr(trial_module, "measure", measure)
+    return tried
+
+
+def test_where_memory_is_short_fewer_images_at_a_time_give_the_same_outcomes(
+    config, store, whole, monkeypatch
+):
+    tried = scarce(monkeypatch, most=5)
+    reports = live(config, store)
+    assert reports[-1].failed is reports[-1].starved is None
+    assert tried[:7] == [256, 128, 64, 32, 16, 8, 4]
+    assert set(tried[7:]) == {4}  # remembered
+    assert [r.warning for r in reports if r.warning] == [
+        "out of memory: attacked 4 images at a time from now on"
+    ]
+    expected, found = (outcomes_of(each) for each in (whole[1], result(config, store)))
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, msg=name, rtol=1e-4, atol=1e-5)
+
+
+def test_what_does_not_fit_by_single_images_asks_for_more_room(config, store, whole, monkeypatch):
+    with monkeypatch.context() as patch:
+        scarce(patch, most=0)
+        report = live(config, store)[-1]
+    assert (report.done, report.failed) == (True, None)
+    assert report.starved == "OutOfMemoryError: CUDA out of memory"
+    assert failure_of(record_of(store, config.model.id))["reason"] == report.starved
+    assert live(config, store)[-1].starved is None
+    assert result(config, store) == whole[1]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("CUDA error: invalid argument"), False),
+        (ValueError(), False),
+    ],
+    ids=str,
+)
+def test_want_of_memory_is_told_from_other_errors(error, expected):
+    assert is_out_of_memory(error) is expected
+
+
+def test_memory_really_runs_out():
+    with pytest.raises(Exception) as caught:
+        torch.empty(2**46)
+    assert is_out_of_memory(caught.value)
+
+
+def test_a_failure_stands_until_the_trial_goes_on(config, store, monkeypatch):
+    assert failure_of(record_of(store, config.model.id)) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(trial_module, "measure", never)
+        live(config, store)
+    failure = failure_of(record_of(store, config.model.id))
+    assert "Traceback" in failure["traceback"]
+    live(config, store)
+    record = record_of(store, config.model.id)
+    assert failure_of(record) is None
+    assert [each["reason"] for each in record["failures"]] == [failure["reason"]]
+    note_failure(store, config.model.id, "its worker died", "on node 3")
+    assert failure_of(record_of(store, config.model.id))["traceback"] == "on node 3"
+    assert record_of(store, config.model.id)["history"] == record["history"]
+    spoil(store, f"trials/{config.model.id}", "record.json")
+    assert failure_of(record_of(store, config.model.id)) is None
 
 
 @pytest.fixture
@@ -380,7 +471,7 @@ def one_error(config, monkeypatch):
 @pytest.mark.usefixtures("one_error")
 def test_transient_error_in_training_costs_no_bits(config, store, whole):
     report = live(config, store)[-1]
-    assert report.failed == "MemoryError: just now"
+    assert (report.starved, report.failed) == ("MemoryError: just now", None)
     assert live(config, store)[-1].failed is None
     assert result(config, store) == whole[1]
 
@@ -389,7 +480,7 @@ def test_transient_error_in_training_costs_no_bits(config, store, whole):
 def test_one_trial_object_goes_on_from_the_store_after_an_error(config, store, whole):
     # Half an epoch is in its weights by then: it must not be built upon.
     trial = Trial(config, store, CPU)
-    assert trial.advance(FOREVER).failed
+    assert trial.advance(FOREVER).starved
     while not trial.advance(FOREVER).done:
         pass
     assert result(config, store) == whole[1]
@@ -415,9 +506,9 @@ GROUP = tuple(
 def test_cells_of_one_run_are_measured_together(config, finished, monkeypatch):
     asked, real = [], trial_module.measure
 
-    def counts(classifier, cells, *args):
+    def counts(classifier, cells, *rest, **options):
         asked.append(cells)
-        return real(classifier, cells, *args)
+        return real(classifier, cells, *rest, **options)
 
     monkeypatch.setattr(trial_module, "measure", counts)
     more = dataclasses.replace(config, cells=(GROUP[0], EXTRA, *GROUP[1:]))
@@ -447,7 +538,9 @@ def test_what_is_missing_of_a_run_is_measured_alone(config, finished, monkeypatc
     monkeypatch.setattr(
         trial_module,
         "measure",
-        lambda model, cells, *rest: asked.append(cells) or real(model, cells, *rest),
+        lambda model, cells, *rest, **options: (
+            asked.append(cells) or real(model, cells, *rest, **options)
+        ),
     )
     live(dataclasses.replace(config, cells=GROUP), finished)
     assert asked == [[GROUP[2]]]
