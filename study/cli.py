@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from study.database import database_of
-from study.files import FULL, presets, read_study
+from study.files import FULL, presets, read_study, write_copy
 from trainables.errors import NothingTracked, StudyError
 
 if TYPE_CHECKING:
@@ -326,6 +326,42 @@ def report(
     print(f"MLflow: {_program()} ui", flush=True)
     if open_page and not webbrowser.open(written.page.absolute().as_uri()):
         print("found no browser to open it in")
+
+
+@app.command(epilog=_examples("check my-study.yaml", "check table5 --scale small"))
+def check(source: Source, overrides: Overrides = None, scale: Scale = FULL) -> None:
+    """Says everything that is wrong with a study file, and starts nothing."""
+    planned = _planned(source, overrides, scale)
+    print(f"{planned.name}: no mistakes, {len(planned.trials)} models")
+
+
+@app.command(epilog=_examples("describe", "describe isce", "describe pgd"))
+def describe(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A component; without it, all of them.")
+    ] = None,
+    plugins: Annotated[
+        list[str] | None,
+        typer.Option("--plugin", metavar="MODULE", help="A package of your own components."),
+    ] = None,
+) -> None:
+    """Tells of losses, attacks, backbones, data sets and all else that a study file may name."""
+    from study import vocabulary
+    from trainables.registry import load_plugin
+
+    for plugin in plugins or ():
+        load_plugin(plugin)
+    print(vocabulary.describe(name) if name else vocabulary.describe_all())
+
+
+@app.command(epilog=_examples("init my-study.yaml", "init my-table.yaml --preset table5"))
+def init(
+    file: Annotated[Path, typer.Argument(help="The file to write; its name is the study's.")],
+    preset: Annotated[str, typer.Option(help="Which preset to begin with.")] = "quickstart",
+) -> None:
+    """Writes a study file of your own to begin with: a preset's, with its comments."""
+    write_copy(preset, file)
+    print(f"{file}: {preset} under the name {file.stem}; `study plan {file}` says what it is")
 
 
 @app.command(epilog=_examples("ui", "ui --port 5001"))

@@ -24,6 +24,10 @@ class StudyFileNotFound(StudyError, FileNotFoundError):
     """Neither a file nor a preset goes by that name."""
 
 
+class CannotWrite(StudyError, OSError):
+    """A file that is there already, or cannot be made."""
+
+
 @dataclass(frozen=True)
 class StudyFile:
     """A study file as read, with what it extends and its scale laid over each other.
@@ -87,6 +91,29 @@ def study_name(value: Any) -> str:
 def presets() -> dict[str, Path]:
     """All presets by name."""
     return {path.stem: path for path in sorted(PRESETS.glob("*.yaml"))}
+
+
+def write_copy(preset: str, path: Path) -> None:
+    """Writes a preset's text to a file, as a study of that file's name.
+
+    Raises:
+        StudyFileNotFound: no such preset.
+        CannotWrite: the file is there already, or cannot be made.
+        InvalidStudy: its name is none for a study.
+    """
+    if preset not in presets():
+        hint = nearest(preset, presets())
+        raise StudyFileNotFound(f"no preset {preset!r}{hint} (presets: {', '.join(presets())})")
+    try:
+        name = study_name(path.stem)
+    except ValueError as error:
+        raise InvalidStudy(str(path), [Mistake("the file's name", str(error))]) from None
+    text = re.sub("^study: .*$", f"study: {name}", _read(preset, presets()[preset]), flags=re.M)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise CannotWrite(f"cannot write {str(path)!r}: {error.strerror}") from None
 
 
 def read_study(source: str, overrides: Iterable[str] = (), scale: str = FULL) -> StudyFile:

@@ -123,6 +123,12 @@ def _place(cls: type[Component]) -> tuple[str, str]:
     return cls.__module__, cls.__qualname__
 
 
+def kinds() -> tuple[str, ...]:
+    """All kinds of components, sorted."""
+    _load()
+    return tuple(sorted(_components))
+
+
 def names(kind: str) -> tuple[str, ...]:
     """The registered names of a kind, sorted."""
     _load()

@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.files import StudyFileNotFound, presets, read_study
+from study.files import CannotWrite, StudyFileNotFound, presets, read_study, write_copy
 from study.loader import plain_number
 from trainables.errors import InvalidStudy
 
@@ -196,3 +196,30 @@ def test_unions_of_what_is_not_there_are_told(tmp_path, text, told):
     with pytest.raises(InvalidStudy) as error:
         read_study(path)
     assert told in str(error.value)
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_a_copy_of_a_preset_is_the_same_study_under_its_own_name(tmp_path, preset):
+    write_copy(preset, tmp_path / "mine.yaml")
+    copy, original = read_study(str(tmp_path / "mine.yaml")), read_study(preset)
+    assert copy.name == "mine"
+    assert {**copy.data, "study": preset} == original.data
+    assert [part.source for part in copy.parts] == [part.source for part in original.parts]
+    assert (tmp_path / "mine.yaml").read_text().count("#") == original.text.split("---")[0].count(
+        "#"
+    )
+
+
+def test_a_copy_replaces_nothing_and_says_what_is_wrong(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("precious")
+    with pytest.raises(CannotWrite, match="File exists"):
+        write_copy("quickstart", path)
+    assert path.read_text() == "precious"
+    with pytest.raises(CannotWrite, match="No such file"):
+        write_copy("quickstart", tmp_path / "nowhere" / "mine.yaml")
+    with pytest.raises(StudyFileNotFound, match="did you mean 'quickstart'"):
+        write_copy("quickstar", tmp_path / "other.yaml")
+    with pytest.raises(InvalidStudy, match="expected a name of letters"):
+        write_copy("quickstart", tmp_path / "a b.yaml")
+    assert list(tmp_path.iterdir()) == [path]
