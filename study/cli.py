@@ -11,7 +11,7 @@ import subprocess
 import sys
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
@@ -40,6 +40,10 @@ app = typer.Typer(
     "lacks results; 2 when nothing was done, for a mistake; 130 or 143 when stopped by Ctrl-C or "
     "by SIGTERM, and the same command goes on where it was.",
 )
+
+
+data_app = typer.Typer(no_args_is_help=True, help="Brings data sets to this machine.")
+app.add_typer(data_app, name="data")
 
 
 def _examples(*commands: str) -> str:
@@ -176,7 +180,6 @@ def run(
     """Trains and attacks everything that is missing, and tracks it in MLflow."""
     from study.driver import run_study
     from study.progress import Display
-    from trainables.execution import default_data
     from trainables.store import Store
     from trainables.trial import failure_of, record_of
 
@@ -186,7 +189,7 @@ def run(
         result = run_study(
             planned,
             store=store,
-            data=os.path.abspath(os.path.expanduser(data)) if data else str(default_data()),
+            data=str(_data(data)),
             tracking_uri=_tracking(tracking_uri),
             artifacts=RESULTS / "artifacts",
             command=_command(),
@@ -268,6 +271,13 @@ def sync(
     console.print(f"{planned.name}: {total - lacking} of {total} trials are tracked")
     if lacking:
         console.print(f"the other {lacking} lack results: {escape(_command('run'))}")
+
+
+def _data(folder: str | None) -> Path:
+    """Where data sets are."""
+    from trainables.execution import default_data
+
+    return (Path(folder) if folder else default_data()).expanduser().absolute()
 
 
 def _planned(source: str, overrides: list[str] | None, scale: str) -> Plan:
@@ -362,6 +372,24 @@ def init(
     """Writes a study file of your own to begin with: a preset's, with its comments."""
     write_copy(preset, file)
     print(f"{file}: {preset} under the name {file.stem}; `study plan {file}` says what it is")
+
+
+@data_app.command(epilog=_examples("data fetch mnist cifar10", "data fetch cifar10 --data /data"))
+def fetch(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Data sets to bring.")],
+    data: Data = None,
+) -> None:
+    """Downloads data sets, and checks them, before a study runs where there is no network."""
+    from trainables.datasets.base import Dataset
+    from trainables.registry import build
+
+    folder = _data(data)
+    datasets = [cast(Dataset, build("dataset", name)) for name in names]
+    for dataset in datasets:
+        dataset.fetch(folder)
+        embedded = type(dataset).fetch is Dataset.fetch
+        where = "nothing to download" if embedded else f"whole, in {folder}"
+        print(f"{dataset.name}: {where}", flush=True)
 
 
 @app.command(epilog=_examples("ui", "ui --port 5001"))

@@ -25,7 +25,16 @@ def test_help_says_what_exit_statuses_mean(tmp_path):
         assert status in output
 
 
-COMMANDS = typer.main.get_command(cli.app).commands
+def commands_of(group, prefix=""):
+    """Every command by its whole name."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands_of(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
+
+
+COMMANDS = dict(commands_of(typer.main.get_command(cli.app)))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -37,13 +46,12 @@ def test_every_command_has_help_with_examples_that_it_takes(name):
     assert examples
     for example in examples:
         assert example.startswith(f"study {name}")
-        _, _, *arguments = example.split()
-        command.make_context(name, arguments)
+        command.make_context(name, example.removeprefix(f"study {name}").split())
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_examples_are_shown_a_line_each(name, tmp_path):
-    shown = study(name, "--help", cwd=tmp_path).splitlines()
+    shown = study(*name.split(), "--help", cwd=tmp_path).splitlines()
     for example in COMMANDS[name].epilog.split("\n\n"):
         assert example in [line.strip() for line in shown]
 
