@@ -44,6 +44,12 @@ settings.register_profile(
 settings.load_profile("tests")
 
 CPU = Execution()
+LONGEST = "test_documentation.py"  # it runs every command of the README
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first, so that of two processes none waits long for the other."""
+    items.sort(key=lambda item: item.path.name != LONGEST)
 
 
 @pytest.fixture(scope="session", autouse=True)
