@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from study.loader import plain_number
+from study.loader import is_number, plain_number
 from trainables.errors import Mistake
 
 ZIP = "zip"
@@ -136,8 +136,7 @@ def _spaced(
 
 def _no_number(value: Any) -> bool:
     """Whether it is none that can be computed with."""
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return not plain or not abs(value) < LARGEST
+    return not is_number(value) or not abs(value) < LARGEST
 
 
 _Maker = Callable[[float, float, int], np.ndarray]

@@ -189,7 +189,7 @@ def run(
         result = run_study(
             planned,
             store=store,
-            data=str(_data(data)),
+            data=_data(data),
             tracking_uri=_tracking(tracking_uri),
             artifacts=RESULTS / "artifacts",
             command=_command(),
@@ -206,8 +206,7 @@ def run(
     console.print(f"{planned.name}: {done} of {result.planned} trials have all their results")
     for trial_id, reason in result.failed.items():
         console.print(f"  failed: {escape(f'{planned.by_id[trial_id].name}: {reason}')}")
-        failure = failure_of(record_of(store, trial_id))
-        if verbose and failure:
+        if verbose and (failure := failure_of(record_of(store, trial_id))):
             console.print(escape(failure["traceback"]))
     if result.failed:
         raise typer.Exit(1)
@@ -273,11 +272,11 @@ def sync(
         console.print(f"the other {lacking} lack results: {escape(_command('run'))}")
 
 
-def _data(folder: str | None) -> Path:
-    """Where data sets are."""
+def _data(folder: str | None) -> str:
+    """Where data sets are; by default in the home of whoever asks, on each machine its own."""
     from trainables.execution import default_data
 
-    return (Path(folder) if folder else default_data()).expanduser().absolute()
+    return os.path.abspath(os.path.expanduser(folder)) if folder else str(default_data())
 
 
 def _planned(source: str, overrides: list[str] | None, scale: str) -> Plan:
@@ -383,7 +382,7 @@ def fetch(
     from trainables.datasets.base import Dataset
     from trainables.registry import build
 
-    folder = _data(data)
+    folder = Path(_data(data)).expanduser()
     datasets = [cast(Dataset, build("dataset", name)) for name in names]
     for dataset in datasets:
         dataset.fetch(folder)

@@ -222,7 +222,7 @@ class _Watcher:
         """Tracks again that a trial has failed, where the store says so."""
         record = record_of(self.store, trial.id)
         failure = failure_of(record)
-        if failure is not None:
+        if failure is not None and not self.tracker.shows_failure(trial, failure["reason"]):
             with self._tracking():
                 self.tracker.epochs(trial, record["history"])
                 self.tracker.failed(trial, failure["reason"])

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from study.loader import is_number
 from trainables.errors import Mistake, nearest
 
 Rule = Mapping[str, Any]
@@ -66,14 +67,10 @@ def _fits(value: Any, wanted: Any) -> bool:
         return any(_fits(value, each) for each in wanted)
     if isinstance(wanted, Mapping):
         low, high = wanted.get("min", -math.inf), wanted.get("max", math.inf)
-        return _is_number(value) and (low < value < high or _fits(value, [low, high]))
-    if _is_number(value) and _is_number(wanted):
+        return is_number(value) and (low < value < high or _fits(value, [low, high]))
+    if is_number(value) and is_number(wanted):
         return math.isclose(value, wanted, rel_tol=1e-9)
     return isinstance(value, bool) is isinstance(wanted, bool) and bool(value == wanted)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def as_rules(value: Any) -> Any:
@@ -89,7 +86,7 @@ def as_rules(value: Any) -> Any:
         for key, wanted in rule.items():
             bounded = isinstance(wanted, dict)
             if bounded and (
-                not wanted or set(wanted) - BOUNDS or not all(map(_is_number, wanted.values()))
+                not wanted or set(wanted) - BOUNDS or not all(map(is_number, wanted.values()))
             ):
                 raise ValueError(f"{key}: expected {{min: number, max: number}}, found {wanted!r}")
     return rules

@@ -84,6 +84,11 @@ def _check_keys(node: Any, path: str, mistakes: list[Mistake]) -> None:
             _check_keys(item, path, mistakes)
 
 
+def is_number(value: Any) -> bool:
+    """Whether it is a number; YAML's true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def kind_of(data: Any) -> str:
     """What plain data is, in words."""
     kinds = {list: "a list", dict: "a mapping", str: "text", type(None): "nothing"}

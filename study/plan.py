@@ -13,6 +13,7 @@ from study.axes import Point
 from study.check import check, surface_of
 from study.exclude import Exclusions
 from study.files import StudyFile
+from study.loader import is_number
 from study.overlay import Place
 from study.protocol import NamedCell, Protocol, protocol
 from study.settle import settle, settle_labelled, settle_training
@@ -484,8 +485,4 @@ def swept(trials: Iterable[PlannedTrial], method: str) -> dict[str, list[Any]]:
 
 def numeric(axes: Mapping[str, Any]) -> dict[str, float]:
     """The axes that are numbers: what can be drawn along, and filtered by >=."""
-    return {
-        key: value
-        for key, value in axes.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    return {key: value for key, value in axes.items() if is_number(value)}

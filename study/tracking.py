@@ -148,6 +148,14 @@ class Tracker:
         self.client.log_text(run_id, _failure_text(reason, record), names.FAILURE_FILE)
         self.client.set_terminated(run_id, "FAILED")
 
+    def shows_failure(self, trial: PlannedTrial, reason: str) -> bool:
+        """Whether a trial's run had ended as failed for this reason when the tracker was opened."""
+        run = self._runs.get(trial.id)
+        if run is None or run.info.status != "FAILED":
+            return False
+        tags = run.data.tags
+        return tags.get(names.REASON) == reason and tags.get(_SHOWS) == _digest(trial)
+
     def stopped(self) -> None:
         """Leaves no run behind that says it is running when nobody works on it.
 

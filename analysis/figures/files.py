@@ -78,7 +78,7 @@ class Album:
 
     def add_data(self, stem: str, frame: pd.DataFrame) -> None:
         """Writes what a figure or table shows as CSV."""
-        self.files.append(save_data(frame, self.folder, stem))
+        self.add_text(f"{stem}.csv", frame.to_csv(index=False))
 
     def add_figure(self, stem: str, drawing: Drawing) -> Drawing:
         """Adds a figure as PNG, PDF and SVG."""
@@ -122,13 +122,6 @@ class Album:
             for (drawing, wanted), files in zip(tasks, made, strict=True)
             for kind, data in zip(wanted, files, strict=True)
         }
-
-
-def save_data(frame: pd.DataFrame, folder: Path, stem: str) -> Path:
-    """Writes what a figure or table shows as CSV."""
-    path = folder / f"{stem}.csv"
-    frame.to_csv(path, index=False)
-    return path
 
 
 def _files(task: tuple[Drawing, Sequence[str]]) -> list[bytes]:

@@ -21,7 +21,7 @@ from analysis import cache as caches
 from analysis import report, runs
 from analysis.cache import Cache, _code, default_folder
 from analysis.figures.effects import draw_effects
-from analysis.figures.files import Album, Drawing, save_data
+from analysis.figures.files import Album, Drawing
 from analysis.figures.property import draw_property
 from analysis.figures.style import Appearance
 from analysis.kept import Report
@@ -397,7 +397,10 @@ def test_many_figures_are_drawn_by_other_processes_and_are_the_same(tmp_path: Pa
 
 
 def test_data_are_written_as_they_are_read(tmp_path: Path) -> None:
-    pd.testing.assert_frame_equal(pd.read_csv(save_data(FRAME, tmp_path, "data")), FRAME)
+    album = Album(tmp_path, Cache(tmp_path / "cache"))
+    album.add_data("data", FRAME)
+    assert album.files == [tmp_path / "data.csv"]
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "data.csv"), FRAME)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 
 from analysis.choice import shown_arms
 from analysis.figures.curves import curves, curves_frame, draw_curves
+from analysis.figures.files import Drawing
 from analysis.figures.style import (
     DASHES,
     MARKERS,
@@ -115,6 +116,8 @@ def test_tradeoff_is_drawn(small: Results, group: Group) -> None:
     assert axes.get_title() == "PGD"
     marks = np.array([c[0].get_xydata()[0] for c in axes.containers])
     assert marks == pytest.approx(100 * frame[["clean", "robust"]].to_numpy())
+    drawing = Drawing(draw_tradeoff, (frame, drawn(small, group), "PGD"))
+    assert len([data for data in drawing.files(["png", "pdf", "svg"]) if data]) == 3
     wide = frame.assign(clean_half_width=2.0, robust_half_width=2.0)
     axes = draw_tradeoff(wide, drawn(small, group), "PGD").axes[0]
     assert (axes.get_xlim(), axes.get_ylim()) == ((0, 100.5), (-1, 100.5))

@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from analysis.audit import Audit
 from analysis.checks import Check
 from analysis.figures.calibration import draw_calibration
+from analysis.figures.files import Drawing
 from analysis.plan import Group, Plan
 from analysis.published import Column, published
 from analysis.published.match import row_of
@@ -254,6 +255,8 @@ def test_the_figure_calls_the_nearest_the_best_of_those_tried() -> None:
     figure = draw_calibration(calibration_frame(tables()))
     (legend,) = figure.legends
     assert any("not what the paper did" in text.get_text() for text in legend.get_texts())
+    drawing = Drawing(draw_calibration, (calibration_frame(tables()),))
+    assert len([data for data in drawing.files(["png", "pdf", "svg"]) if data]) == 3
 
 
 def test_agreement_is_kendalls_tau_over_shared_rows() -> None:

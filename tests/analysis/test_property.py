@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from analysis.figures.files import Drawing
 from analysis.figures.property import draw_property, property_frame
 
 
@@ -37,3 +38,5 @@ def test_figure_has_its_three_panels() -> None:
     figure = draw_property(property_frame())
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert [title[:3] for title in titles] == ["(a)", "(b)", "(c)"]
+    files = Drawing(draw_property, (property_frame(),)).files(["png", "pdf", "svg"])
+    assert all(10_000 < len(data) < 2_000_000 for data in files)

@@ -38,16 +38,19 @@ def test_data_that_cannot_be_had_start_nothing_and_say_what_to_put_where(folder)
     assert not (folder.path / "results" / "mlflow.db").exists()
 
 
-def test_data_are_fetched_before_a_study_needs_them(folder):
+def test_data_that_cannot_be_fetched_are_told(folder):
     missing = ("data", "fetch", "mnist5k", "mnist", "--data", "here")
     output = folder.study(*missing, expect=2, **NO_NETWORK)
     assert output.startswith("mnist5k: nothing to download\n")
     assert "train-images-idx3-ubyte.gz" in output
     assert "did you mean 'mnist'" in folder.study("data", "fetch", "mnits", expect=2)
+
+
+def test_data_that_lie_there_are_checked_by_fetch(folder):
     if not (REAL / "MNIST").exists():
         pytest.skip("the files of MNIST are not beside the repository")
     shutil.copytree(REAL / "MNIST", folder.path / "here" / "MNIST")
-    output = folder.study(*missing, **NO_NETWORK)
+    output = folder.study("data", "fetch", "mnist", "--data", "here", **NO_NETWORK)
     assert f"mnist: whole, in {folder.path / 'here'}" in output
 
 

@@ -124,3 +124,5 @@ def test_failures_are_told_and_tracked_again_from_the_store(folder):
     assert {id: (*run[:5], run[6]) for id, run in after.items()} == {
         id: (*run[:5], run[6]) for id, run in before.items()
     }  # but for when MLflow was told of a failure
+    folder.study("sync", "tiny.yaml", *bad, **NO_RAY)
+    assert shown(folder) == after  # nothing was left to write
