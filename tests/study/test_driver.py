@@ -113,13 +113,16 @@ def test_an_added_diagnostic_is_measured_and_nothing_else(run, tmp_path):
     assert len(store.entries(f"outcomes/{trial}") - before) == 1
 
 
-def test_results_under_other_ids_are_no_results(run, monkeypatch):
+def test_results_under_other_ids_are_no_results(run, monkeypatch, tmp_path):
     # As from a worker whose plugin is of another version than the driver's.
     monkeypatch.setattr("study.driver.is_complete", lambda trial, store: False)
     result, said = run()
     (reason,) = result.failed.values()
     assert "bear other ids" in reason
     assert "no result after 4 tries" in said
+    store = Store(str(tmp_path / "store"))
+    (trial,) = store.entries("models")
+    assert failure_of(record_of(store, trial))["reason"] == reason
 
 
 def test_what_lacks_memory_is_tried_again_with_more_of_the_gpu(run, monkeypatch, tmp_path):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from analysis import runs
 from study.describe import describe
 from study.files import presets, read_study
 from study.plan import make_plan
@@ -211,3 +212,8 @@ def test_exhibits_are_of_the_headline_on_a_margin_where_there_is_one(plan_of, su
     )
     (trial,) = plan.trials
     assert trial.diagnostics["exhibits"].probe.attack.surface == shown
+
+
+def test_the_parts_in_which_many_runs_are_read_have_every_trial():
+    trials = make_plan(read_study("figure3")).trials
+    assert {trial.id[0] for trial in trials} == set(runs._STARTS)
