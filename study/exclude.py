@@ -42,15 +42,13 @@ class Exclusions:
 
     def mistakes(self) -> list[Mistake]:
         """Rules about what is no axis, rules that left nothing out, and nothing that is left."""
-        if not self._axes:  # no point was made: what is wrong with it is told elsewhere
-            return []
         told = []
         for number, (rule, used) in enumerate(zip(self.rules, self._used, strict=True)):
             where = f"{self.where}.{number}"
             strange = [key for key in rule if key not in self._axes]
             for key in strange:
-                what = f"no axis of this method{nearest(key, self._axes)}"
-                told.append(Mistake(f"{where}.{key}", f"{what} (axes: {', '.join(self._axes)})"))
+                hint = f"{nearest(key, self._axes)} (axes: {', '.join(self._axes) or 'none'})"
+                told.append(Mistake(f"{where}.{key}", f"no axis of this method{hint}"))
             if not used and not strange:
                 told.append(Mistake(where, f"leaves nothing out: no point has {dict(rule)!r}"))
         if not self._left:

@@ -50,11 +50,8 @@ def _told(cls: type[Component]) -> str:
 
 
 def _parameter(field: dataclasses.Field[Any]) -> str:
-    default: Any = field.default
-    if field.default_factory is not dataclasses.MISSING:
-        default = field.default_factory()
-    needed = default is dataclasses.MISSING
-    told = "to be given" if needed else f"by default {_plain(default)!r}"
+    needed = field.default is dataclasses.MISSING
+    told = "to be given" if needed else f"by default {_plain(field.default)!r}"
     return f"  {field.name}: {told}"
 
 

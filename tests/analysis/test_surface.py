@@ -181,6 +181,8 @@ def test_legends_stay_within_the_figure_and_off_all_else(every: Grid, count: int
         assert box.x1 <= figure.bbox.x1
         for other in [*figure.axes, *figure.texts]:
             assert not box.overlaps(other.get_tightbbox() or other.get_window_extent())
+        for note, axes in itertools.product(figure.texts, figure.axes):
+            assert not note.get_window_extent().overlaps(axes.get_tightbbox())
     scale = figure.axes[-1].get_tightbbox()
     assert scale.x1 <= figure.bbox.x1
 

@@ -64,6 +64,13 @@ def test_rules_that_say_nothing_are_mistakes(kept, rules, told):
     assert len(error.value.mistakes) == 1
 
 
+def test_a_method_without_axes_has_nothing_to_exclude(plan_of):
+    with pytest.raises(InvalidStudy) as error:
+        plan_of(methods={"a": {"loss": "sce", "exclude": {"loss.s": 2}}})
+    (told,) = error.value.mistakes
+    assert str(told) == "methods.a.exclude.0.loss.s: no axis of this method (axes: none)"
+
+
 def test_what_is_wrong_with_a_grid_is_told_once(plan_of):
     with pytest.raises(InvalidStudy) as error:
         plan_of(methods={"a": {"loss": {"name": "isce", "s": [-1, -2]}, "exclude": {"loss.s": 9}}})
