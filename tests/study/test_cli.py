@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from study import cli
+from study.commands.options import data_folder
 
 STUDY = Path(sys.executable).with_name("study")
 
@@ -58,9 +59,9 @@ def test_examples_are_shown_a_line_each(name, tmp_path):
 
 def test_the_default_data_folder_is_in_the_home_of_each_machine(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert cli._data(None) == "~/.cache/robust-loss-study/data"  # workers have homes of their own
+    assert data_folder(None) == "~/.cache/robust-loss-study/data"  # workers have homes of their own
     monkeypatch.chdir(tmp_path)
-    assert cli._data("here") == str(tmp_path / "here")
+    assert data_folder("here") == str(tmp_path / "here")
 
 
 def test_list_shows_every_preset_with_its_question(tmp_path):

@@ -1,0 +1,1 @@
+"""The command's commands: a file for each group of `study --help`."""

@@ -1,0 +1,31 @@
+"""Data sets on this machine: data fetch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from study.commands.options import Data, app, data_folder, examples
+
+data_app = typer.Typer(no_args_is_help=True, help="Brings data sets to this machine.")
+app.add_typer(data_app, name="data")
+
+
+@data_app.command(epilog=examples("data fetch mnist cifar10", "data fetch cifar10 --data /data"))
+def fetch(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Data sets to bring.")],
+    data: Data = None,
+) -> None:
+    """Downloads data sets, and checks them, before a study runs where there is no network."""
+    from trainables.datasets.base import Dataset
+    from trainables.registry import build
+
+    folder = Path(data_folder(data)).expanduser()
+    datasets = [cast(Dataset, build("dataset", name)) for name in names]
+    for dataset in datasets:
+        dataset.fetch(folder)
+        embedded = type(dataset).fetch is Dataset.fetch
+        where = "nothing to download" if embedded else f"whole, in {folder}"
+        print(f"{dataset.name}: {where}", flush=True)

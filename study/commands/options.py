@@ -1,0 +1,129 @@
+"""What the commands share: the application, options, places, and how a command is called again."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from study.database import database_of
+from study.files import read_study
+from trainables.errors import NothingTracked
+
+if TYPE_CHECKING:
+    from study.plan import Plan
+
+RESULTS = Path("results")
+DEFAULT_STORAGE = str(RESULTS / "store")
+
+stopped_by = [signal.SIGINT]  # the last is what ends the command
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Does this loss really help, and for which hyper-parameters? Plan, run, report.",
+    epilog="Exit status: 0 when all is there that was asked for; 1 when a trial has failed or "
+    "lacks results; 2 when nothing was done, for a mistake; 130 or 143 when stopped by Ctrl-C or "
+    "by SIGTERM, and the same command goes on where it was.",
+)
+
+
+def examples(*commands: str) -> str:
+    """What stands below a command's help; a test runs each as far as its arguments go."""
+    return "\n\n".join(["Examples:", *(f"study {command}" for command in commands)])
+
+
+Source = Annotated[str, typer.Argument(metavar="FILE|PRESET", help="A study file, or a preset.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. training.epochs=3."),
+]
+Scale = Annotated[
+    str, typer.Option(metavar="NAME", help="One of the file's scales, e.g. small for a laptop.")
+]
+Storage = Annotated[
+    str,
+    typer.Option(envvar="STUDY_STORAGE", help="Where results are kept: a folder or fsspec URL."),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        envvar="STUDY_DATA",
+        help="Folder of downloaded data sets, laid out as torchvision does.  "
+        "[default: ~/.cache/robust-loss-study/data]",
+    ),
+]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        envvar=["STUDY_TRACKING_URI", "MLFLOW_TRACKING_URI"],
+        help="MLflow's tracking URI.  [default: sqlite in results/]",
+    ),
+]
+
+Json = Annotated[bool, typer.Option("--json", help="As JSON, for other programs.")]
+
+
+def data_folder(folder: str | None) -> str:
+    """Where data sets are; by default in the home of whoever asks, on each machine its own."""
+    from trainables.execution import default_data
+
+    return os.path.abspath(os.path.expanduser(folder)) if folder else str(default_data())
+
+
+def plan_of(source: str, overrides: list[str] | None, scale: str) -> Plan:
+    """The plan that a command was asked for."""
+    from study.plan import make_plan
+
+    return make_plan(read_study(source, overrides or (), scale))
+
+
+def print_counts(console: Console, methods: dict[str, dict[str, int]]) -> None:
+    """A row of counts a method; nothing without any."""
+    if not methods:
+        return
+    table = Table("method", *next(iter(methods.values())), box=None)
+    for name, counts in methods.items():
+        table.add_row(escape(name), *map(str, counts.values()))
+    console.print(table)
+
+
+def counted(counts: dict[str, int]) -> str:
+    """Counts by state as a line, without those of nothing."""
+    return ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no trials"
+
+
+def is_there(uri: str) -> bool:
+    """Whether a database is there; a server may be."""
+    path = database_of(uri)
+    return path is None or path.exists()
+
+
+def require_tracked(uri: str) -> None:
+    """Readers make no empty database."""
+    if not is_there(uri):
+        raise NothingTracked(f"nothing is tracked at {uri} yet: `study run quickstart` fills it")
+
+
+def tracking_of(uri: str | None) -> str:
+    """The tracking URI; by default a database in the results' folder."""
+    return uri or f"sqlite:///{(RESULTS / 'mlflow.db').absolute()}"
+
+
+def program() -> str:
+    """How to call this command again: by its path where it is not on the PATH."""
+    return "study" if shutil.which("study") else os.path.relpath(sys.argv[0])
+
+
+def command_line(name: str | None = None) -> str:
+    """This command as it was typed; or another one of the same study."""
+    return shlex.join(["study", name or sys.argv[1], *sys.argv[2:]])
