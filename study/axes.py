@@ -1,4 +1,4 @@
-"""Axes of a study file: lists, `linspace`, `logspace` and `const`; their product, and `zip`."""
+"""Axes of a study file: lists, spaces, ranges and `const`; their product, and `zip`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from study.loader import is_number, plain_number
 from trainables.errors import Mistake
 
 ZIP = "zip"
+# What a search may choose any number of: {key: [from, to]}; by key, whether equal ratios are
+# equally far, and whether only whole numbers are meant.
+RANGES = {"uniform": (False, False), "loguniform": (True, False), "integers": (False, True)}
 MOST_VALUES = 10_000  # of one axis
 LARGEST = 1e100
 
@@ -37,7 +40,8 @@ def expand(node: Any, key: str, where: str, mistakes: list[Mistake]) -> list[Poi
         node: plain data in which a list, `{linspace: [from, to, n]}` or
             `{logspace: [from, to, n]}` is an axis and `{const: value}` is not. Axes within
             `zip: {…}` go hand in hand: its first values, its second values, and so on, as keys
-            of the node that it stands in.
+            of the node that it stands in. A range of `RANGES`, which only a search can settle,
+            is its two ends.
         key: the node's dotted key within the trial, such as `loss.s`.
         where: its dotted key within the file, for messages.
         mistakes: what is wrong is added here.
@@ -50,6 +54,10 @@ def expand(node: Any, key: str, where: str, mistakes: list[Mistake]) -> list[Poi
         if name in node:
             values = _spaced(name, make, node, where, mistakes)
             return [] if values is None else _axis(values, key, where, mistakes)
+    for name in RANGES:
+        if name in node:
+            ends = _ends(name, node, where, mistakes)
+            return [] if ends is None else _axis(ends, key, where, mistakes)
     if set(node) == {"const"}:
         return [Point(node["const"], {})]
     parts = [
@@ -132,6 +140,25 @@ def _spaced(
         return None
     values = make(float(bounds[0]), float(bounds[1]), int(bounds[2]))
     return [plain_number(float(value)) for value in values]
+
+
+def _ends(
+    name: str, node: dict[str, Any], where: str, mistakes: list[Mistake]
+) -> Sequence[float] | None:
+    """Both ends of a range, None where it is malformed."""
+    ends, (log, whole) = node[name], RANGES[name]
+    numbers = isinstance(ends, list) and len(ends) == 2 and not any(map(_no_number, ends))
+    kind = "whole number" if whole else "number"
+    if len(node) != 1 or not numbers or (whole and any(type(end) is not int for end in ends)):
+        what = f"expected {{{name}: [from, to]}}, each a {kind}, found {node!r}"
+    elif not ends[0] < ends[1]:
+        what = f"expected from < to, found {ends!r}"
+    elif log and ends[0] <= 0:
+        what = f"expected ends > 0, found {ends!r}"
+    else:
+        return list(ends)
+    mistakes.append(Mistake(where, what))
+    return None
 
 
 def _no_number(value: Any) -> bool:

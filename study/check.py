@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from study.files import StudyFile, study_name
 from study.overlay import RULES, Place, at_places, pruned
+from study.search_mistakes import search_mistakes
 from study.settle import explain, settle, settle_labelled, settle_training
-from study.spec import Drawing, Evaluate, Study
+from study.spec import CLEAN, Drawing, Evaluate, Study
 from trainables import registry
 from trainables.attacks.base import Attack
 from trainables.datasets.base import Dataset
@@ -83,7 +84,11 @@ def _checked(data: dict[str, Any], told: list[Mistake]) -> Study | None:
     mistakes += _reference_mistakes(data)
     mistakes += _headline_mistakes(data)
     told += mistakes
-    return None if mistakes else study
+    if mistakes or study is None:
+        return None
+    wrong = list(search_mistakes(study))
+    told += wrong
+    return None if wrong else study
 
 
 def _outline(data: dict[str, Any]) -> tuple[Study | None, list[Mistake]]:
@@ -202,6 +207,15 @@ def _references(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     audit = _mapping(data.get("audit"))
     if isinstance(audit.get("transfer"), str):
         yield "audit.transfer", audit["transfer"], "method", "methods"
+    search = _mapping(data.get("search"))
+    named = search.get("methods", [])
+    for name in named if isinstance(named, list) else [named]:
+        yield "search.methods", str(name), "method", "methods"
+    if isinstance(search.get("trials"), str):
+        yield "search.trials", search["trials"], "method", "methods"
+    by = _mapping(search.get("stop")).get("by", CLEAN)
+    if isinstance(by, str) and by != CLEAN:
+        yield "search.stop.by", by, "attack", "attacks"
     headline = _mapping(data.get("headline"))
     if "attack" in headline:
         yield "headline.attack", str(headline["attack"]), "attack", "attacks"

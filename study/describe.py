@@ -38,6 +38,7 @@ def describe(plan: Plan, command: str) -> dict[str, Any]:
             for label, cell in trial.diagnostics.items()
         },
         "trials": [_describe_trial(plan.protocol(trial), trial) for trial in plan.trials],
+        "searches": list(plan.searches),
         "resources": plan.resources.model_dump(include={"cpu", "gpu"}),
         "provenance": _provenance(plan),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,10 +13,11 @@ from mlflow.exceptions import MlflowException
 from study.choice import with_choices
 from study.interrupts import uninterrupted
 from study.listener import Listener
-from study.local import run_local
+from study.local import run_local, search_local
 from study.lock import StudyLock
 from study.plan import Plan, PlannedTrial
 from study.progress import Display
+from study.search import COMPLETE, FAILED, STOPPED, Search, searches, with_searches
 from study.site import Site
 from study.tracking import Tracker
 from trainables.errors import BrokenInvariant, DamagedEntry, StudyIsRunning
@@ -60,33 +61,67 @@ def run_study(
         MissingData, DamagedData: a data set cannot be had; nothing is started.
     """
     site = Site(store, data, plan.resources, plan.plugins)
+    failed: dict[str, str] = {}
 
-    def complete(plan: Plan, failed: Mapping[str, str]) -> Result:
+    def complete(plan: Plan) -> None:
+        """All trials of a plan."""
         tracker = Tracker(tracking_uri, plan, store, artifacts, command)
         here = site
-        with _watching(plan, store, tracker, display, lock) as watcher:
-            watcher.result.failed |= failed
+        with _watching(plan, store, tracker, display, lock, failed) as watcher:
             left = watcher.left()
             for _ in range(ROUNDS + WAVES - 1):
                 if not left:
                     break
-                display.start(left)
+                display.start(left, len(plan.trials) + len(plan.candidates))
                 _executor(local)(left, here, watcher)
                 here = here.roomier if watcher.starved else here
                 left = watcher.left()
             watcher.end(left)
-        return watcher.result
+
+    def search(plan: Plan, found: Search) -> None:
+        """All suggestions of a search."""
+        tracker = Tracker(tracking_uri, plan, store, artifacts, command)
+        here = site
+        with _watching(plan, store, tracker, display, lock, failed) as watcher:
+            display.search(found)
+            for _ in range(ROUNDS):
+                if found.done:
+                    break
+                _search(found, plan, here, watcher, artifacts.parent, local=local)
+                here = here.roomier if watcher.starved else here
+            watcher.end(watcher.unended(found))
 
     with StudyLock(store, plan.name) as lock:
-        plan = with_choices(plan, store)
-        missing = [trial for trial in plan.trials if not is_complete(trial, store)]
-        _fetch(missing, Path(data).expanduser())
-        result = complete(plan, failed={})
-        chosen = with_choices(plan, store, result.failed)
-        if chosen.trials == plan.trials:
-            return result
-        display.say("validation has chosen: what it chose is audited whole")
-        return complete(chosen, result.failed)
+        plan = with_choices(with_searches(plan, store), store)
+        _fetch(plan, store, Path(data).expanduser())
+        complete(plan)
+        unfinished = [found for found in searches(plan, store) if not found.done]
+        for found in unfinished:
+            search(plan, found)
+        if unfinished:
+            plan = with_searches(plan, store)
+            complete(plan)
+        chosen = with_choices(plan, store, failed)
+        if chosen.trials != plan.trials:
+            display.say("validation has chosen: what it chose is audited whole")
+            complete(chosen)
+        return Result(planned=len(plan.trials) + len(plan.candidates), failed=failed)
+
+
+def _search(
+    found: Search, plan: Plan, site: Site, watcher: _Watcher, folder: Path, *, local: bool
+) -> None:
+    """One go at all that a search has left."""
+    from study.sampler import Sampler  # Optuna too takes a second to import
+    from study.searching import Searching
+
+    searching = Searching(found, Sampler(found, folder / "optuna.db"), plan, watcher)
+    if local:
+        search_local(searching, site)
+    else:
+        from study.launch import search_on_ray
+
+        search_on_ray(searching, site)
 
 
 def sync_study(
@@ -107,19 +142,23 @@ def sync_study(
         StudyIsRunning: a driver holds the study, and tracks it as it goes.
     """
     with StudyLock(store, plan.name) as lock:
-        plan = with_choices(plan, store)
+        plan = with_choices(with_searches(plan, store), store)
         tracker = Tracker(tracking_uri, plan, store, artifacts, command)
-        with _watching(plan, store, tracker, display, lock) as watcher:
+        with _watching(plan, store, tracker, display, lock, {}) as watcher:
             left = watcher.left()
             for trial in left:
                 watcher.recall(trial)
+            for found in searches(plan, store):
+                watcher.track_again(found)
             return len(left)
 
 
-def _fetch(trials: Sequence[PlannedTrial], folder: Path) -> None:
+def _fetch(plan: Plan, store: Store, folder: Path) -> None:
     """Brings the data that trials need to this machine, or says why not, before any starts."""
-    datasets = [trial.model.dataset for trial in trials]
-    for dataset in {type(dataset): dataset for dataset in datasets}.values():
+    missing = [trial.model for trial in plan.trials if not is_complete(trial, store)]
+    sought = [end for found in searches(plan, store) if not found.done for end in found.ends]
+    datasets = {type(model.dataset): model.dataset for model in [*missing, *sought]}
+    for dataset in datasets.values():
         dataset.fetch(folder)
 
 
@@ -140,14 +179,21 @@ class _Watcher:
     """Tracks and shows what the workers report."""
 
     def __init__(
-        self, plan: Plan, store: Store, tracker: Tracker, display: Display, lock: StudyLock
+        self,
+        plan: Plan,
+        store: Store,
+        tracker: Tracker,
+        display: Display,
+        lock: StudyLock,
+        failed: dict[str, str],
     ) -> None:
         self.plan = plan
         self.store = store
         self.tracker = tracker
         self.display = display
         self.lock = lock
-        self.result = Result(planned=len(plan.trials))
+        self.failed = failed  # reasons by trial id, of the whole run
+        self.trials = dict(plan.by_id)
         self.losses: dict[str, tuple[str, str]] = {}  # why a trial is tried again, and details
         self.tries = Counter[str]()  # how often each was taken up
         self.starved = False  # whether any had too little memory
@@ -156,7 +202,7 @@ class _Watcher:
         """Trials still to run; those that are whole but not tracked are tracked now."""
         left: dict[str, PlannedTrial] = {}
         for trial in self.plan.trials:
-            if trial.id in self.result.failed:
+            if trial.id in self.failed:
                 continue
             if not is_complete(trial, self.store) or not self._track(trial):
                 left[trial.id] = trial
@@ -167,7 +213,7 @@ class _Watcher:
         """Whole trials whose model others need and the store has lost: to be trained again."""
         for source in {source for trial in left for source in trial.sources}:
             trial = self.plan.by_id[source]
-            if trial.id not in self.result.failed and not self.store.has(f"models/{source}"):
+            if trial.id not in self.failed and not self.store.has(f"models/{source}"):
                 yield trial
 
     def end(self, left: Sequence[PlannedTrial]) -> None:
@@ -178,11 +224,11 @@ class _Watcher:
             note_failure(self.store, trial.id, reason, details)
             self._fail(trial, reason)
         for trial in self.plan.trials:
-            if trial.id not in self.result.failed and self.tracker.stale(trial):
+            if trial.id not in self.failed and self.tracker.stale(trial):
                 self._fail(trial, "its results are there, but MLflow did not take them")
 
     def started(self, trial_id: str) -> None:
-        trial = self.plan.by_id[trial_id]
+        trial = self.trials[trial_id]
         self.tries[trial_id] += 1
         self.display.started(trial)
         with self._tracking():
@@ -191,7 +237,7 @@ class _Watcher:
     def reported(self, report: Report) -> None:
         if self.lock.lost:
             raise StudyIsRunning(f"study {self.plan.name!r} was taken over by another driver")
-        trial = self.plan.by_id[report.trial_id]
+        trial = self.trials[report.trial_id]
         if report.warning:
             self.display.say(report.warning)
         with self._tracking():
@@ -213,10 +259,54 @@ class _Watcher:
             self._track(trial)
 
     def lost(self, trial_id: str, reason: str, details: str = "") -> None:
-        trial = self.plan.by_id[trial_id]
+        trial = self.trials[trial_id]
         if not is_complete(trial, self.store):  # a worker that died after its last cell lost none
             self.losses[trial_id] = reason, details
             self.display.lost(trial, reason)
+
+    def will_try(self, trial: PlannedTrial) -> None:
+        """A search will try it."""
+        self.trials[trial.id] = trial
+
+    def tried_before(self, trial: PlannedTrial) -> None:
+        """What a search tries has its results already, such as of a grid's point."""
+        self.will_try(trial)
+        if trial.id not in self.plan.by_id:  # whose run is another's
+            self._track(trial)
+
+    def stopped(self, trial_id: str, epoch: int) -> None:
+        """A search has given a training up."""
+        trial = self.trials[trial_id]
+        self.display.given_up(trial, epoch)
+        with self._tracking():
+            self.tracker.given_up(trial, epoch)
+
+    def diverged(self, trial: PlannedTrial, reason: str) -> None:
+        """Of a search that says something of the point: no failure of the study."""
+        self.display.given_up(trial, reason)
+        with self._tracking():
+            self.tracker.failed(trial, reason)
+
+    def unended(self, search: Search) -> list[PlannedTrial]:
+        """What a search has tried and could not bring to an end."""
+        ids = {suggestion.model_id for suggestion in search.open} - self.failed.keys()
+        return [self.trials[trial_id] for trial_id in ids if trial_id in self.trials]
+
+    def track_again(self, search: Search) -> None:
+        """Tracks what became of a search's suggestions, where MLflow does not show it."""
+        candidates = {trial.id: trial for trial in self.plan.candidates}
+        for suggestion in search.suggestions:
+            trial = candidates.get(suggestion.model_id)
+            if trial is None or not self.tracker.stale(trial):
+                continue
+            if suggestion.state == STOPPED and suggestion.epoch is not None:
+                with self._tracking():
+                    self.tracker.epochs(trial, record_of(self.store, trial.id)["history"])
+                    self.tracker.given_up(trial, suggestion.epoch)
+            elif suggestion.state == FAILED:
+                self.recall(trial)
+            elif suggestion.state == COMPLETE:
+                self._track(trial)
 
     def recall(self, trial: PlannedTrial) -> None:
         """Tracks again that a trial has failed, where the store says so."""
@@ -228,7 +318,7 @@ class _Watcher:
                 self.tracker.failed(trial, failure["reason"])
 
     def _fail(self, trial: PlannedTrial, reason: str) -> None:
-        self.result.failed[trial.id] = reason
+        self.failed[trial.id] = reason
         self.display.failed(trial, reason)
         with self._tracking():
             self.tracker.failed(trial, reason)
@@ -259,11 +349,16 @@ class _Watcher:
 
 @contextlib.contextmanager
 def _watching(
-    plan: Plan, store: Store, tracker: Tracker, display: Display, lock: StudyLock
+    plan: Plan,
+    store: Store,
+    tracker: Tracker,
+    display: Display,
+    lock: StudyLock,
+    failed: dict[str, str],
 ) -> Iterator[_Watcher]:
     """A watcher, at whose end nothing is left that looks as if it went on."""
     try:
-        yield _Watcher(plan, store, tracker, display, lock)
+        yield _Watcher(plan, store, tracker, display, lock, failed)
     finally:
         display.stop()
         if not lock.lost:  # else the runs are somebody else's now

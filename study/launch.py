@@ -7,23 +7,32 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import (
+    AsyncHyperBandScheduler,
+    FIFOScheduler,
+    MedianStoppingRule,
+)
+from ray.tune.search import Searcher
 
 from study.listener import Listener
 from study.plan import PlannedTrial
+from study.searching import Searching
 from study.site import Site
 from study.spec import Resources
 from trainables.errors import NoRoom, StudyError
 from trainables.trainable import StudyTrainable
-from trainables.trial import Report
+from trainables.trial import SLICE_SECONDS, Report
 
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # files nobody reads
@@ -44,15 +53,36 @@ def run_on_ray(trials: Sequence[PlannedTrial], site: Site, listener: Listener) -
     A Ray that runs already is used where `RAY_ADDRESS` names it, else one is started here
     and ended after.
     """
+    grid = tune.grid_search([_job(trial, site) for trial in trials])
+    _run(site, listener, {"job": grid})
+
+
+def search_on_ray(searching: Searching, site: Site) -> None:
+    """Runs what a search suggests, until it has no more; see `run_on_ray`."""
+    with _session():
+        _check_room(site.resources)
+        parallel = searching.search.settings.parallel or _slots(site.resources)
+        _run(
+            site,
+            searching,
+            {},
+            search_alg=_Suggesting(searching, site),
+            scheduler=stop_rule(searching),
+            num_samples=-1,  # the search says when
+            max_concurrent_trials=parallel,
+        )
+
+
+def _run(site: Site, listener: Listener, space: dict[str, Any], **how: Any) -> None:
     with _session(), tempfile.TemporaryDirectory(prefix="study-tune-") as folder:
         _check_room(site.resources)
         callback = _Callback(listener)
         share = {"cpu": site.resources.cpu, "gpu": _gpu_share(site.resources)}
         tuner = tune.Tuner(
             tune.with_resources(StudyTrainable, share),
-            param_space={"job": tune.grid_search([_job(trial, site) for trial in trials])},
+            param_space=space,
             tune_config=tune.TuneConfig(
-                reuse_actors=True, trial_name_creator=_id, trial_dirname_creator=_id
+                reuse_actors=True, trial_name_creator=_id, trial_dirname_creator=_folder, **how
             ),
             run_config=tune.RunConfig(
                 storage_path=folder,
@@ -69,12 +99,74 @@ def run_on_ray(trials: Sequence[PlannedTrial], site: Site, listener: Listener) -
             raise
 
 
+class _Suggesting(Searcher):
+    """What a search suggests, as Tune asks for it."""
+
+    def __init__(self, searching: Searching, site: Site) -> None:
+        super().__init__()
+        self.searching = searching
+        self.site = site
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles searchers to restore them, which we never do."""
+        return {}
+
+    def suggest(self, trial_id: str) -> Any:
+        trial = self.searching.next()
+        if trial is None:
+            return Searcher.FINISHED
+        seconds = 0.0 if self.searching.stop else SLICE_SECONDS  # a stop rule hears each epoch
+        return {"job": _job(trial, self.site, seconds)}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Nothing: the callback tells the search."""
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """A trial as a stop rule knows it, of an earlier run or of one without Ray."""
+
+    trial_id: str
+
+
+def stop_rule(searching: Searching) -> Any:
+    """Tune's rule of when to give a training up, which knows the search's earlier trainings."""
+    stop = searching.stop
+    if stop is None:
+        return FIFOScheduler()
+    epochs = searching.epochs
+    told: dict[str, Any] = {"time_attr": "epoch", "metric": "accuracy", "mode": "max"}
+    grace = min(stop.grace, epochs)
+    rule: Any
+    if stop.rule == "asha":
+        rule = AsyncHyperBandScheduler(
+            **told,
+            max_t=epochs,
+            grace_period=grace,
+            reduction_factor=stop.factor,
+            stop_last_trials=False,  # they have cells to measure
+        )
+    else:
+        # It would pause a trial that has too few others to be compared with.
+        never: Any = math.inf
+        rule = MedianStoppingRule(**told, grace_period=grace, min_time_slice=never)
+    for trial_id, history in searching.histories():
+        earlier = Known(trial_id)
+        rule.on_trial_add(None, earlier)
+        for epoch, accuracy in enumerate(history, start=1):
+            rule.on_trial_result(None, earlier, {"epoch": epoch, "accuracy": accuracy})
+    return rule
+
+
 class _Callback(tune.Callback):
     """Hands on what Tune hears."""
 
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
         self.error: StudyError | None = None
+        self._ended: set[str] = set()  # trials that said so themselves
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks to restore them, which we never do."""
@@ -93,11 +185,20 @@ class _Callback(tune.Callback):
         result: dict[str, Any],
         **info: Any,
     ) -> None:
+        report = Report(**result["report"])
+        if report.done:
+            self._ended.add(report.trial_id)
         try:
-            self.listener.reported(Report(**result["report"]))
+            self.listener.reported(report)
         except StudyError as error:
             self.error = error
             raise
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        if _id(trial) not in self._ended:
+            self.listener.stopped(_id(trial), trial.last_result["epoch"])
 
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
@@ -107,7 +208,7 @@ class _Callback(tune.Callback):
         self.listener.lost(_id(trial), ": ".join(["its worker died", *cause]), details)
 
 
-def _job(trial: PlannedTrial, site: Site) -> dict[str, Any]:
+def _job(trial: PlannedTrial, site: Site, seconds: float = SLICE_SECONDS) -> dict[str, Any]:
     return {
         "trial_id": trial.id,
         "ids": [trial.id, *(cell.id(trial.id) for cell in trial.job().cells)],
@@ -115,11 +216,25 @@ def _job(trial: PlannedTrial, site: Site) -> dict[str, Any]:
         "storage": site.store.url,
         "execution": site.execution,
         "plugins": site.plugins,
+        "seconds": seconds,
     }
 
 
 def _id(trial: TuneTrial) -> str:
     return str(trial.config["job"]["trial_id"])
+
+
+def _folder(trial: TuneTrial) -> str:
+    """A search may take a trial up twice."""
+    return f"{_id(trial)}-{trial.trial_id}"
+
+
+def _slots(resources: Resources) -> int:
+    """How many trials there is room for at once, at least one: a cluster may still grow."""
+    have = ray.cluster_resources()
+    slots = have.get("CPU", 0) // resources.cpu
+    share = _gpu_share(resources)
+    return max(int(min(slots, have["GPU"] // share) if share else slots), 1)
 
 
 def _check_room(resources: Resources) -> None:
@@ -139,8 +254,11 @@ def _session() -> Iterator[None]:
     """A Ray to run on, entered from an empty folder.
 
     Ray puts the driver's working folder on the workers' `sys.path`, where a user's own
-    `analysis/` would shadow ours.
+    `analysis/` would shadow ours. Within another session it is that one.
     """
+    if ray.is_initialized():
+        yield
+        return
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if "PYTHONPATH" in os.environ:  # where a user's plugins may lie: workers start elsewhere

@@ -18,3 +18,6 @@ class Listener(Protocol):
 
     def lost(self, trial_id: str, reason: str, details: str = "") -> None:
         """The trial's worker died; in details, what Ray knows of it."""
+
+    def stopped(self, trial_id: str, epoch: int) -> None:
+        """A search has given the trial's training up."""

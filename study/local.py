@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from study.listener import Listener
 from study.plan import PlannedTrial
+from study.searching import Searching
 from study.site import Site
 from trainables.execution import prepare
+from trainables.training import watched
 from trainables.trial import Trial
 
 
@@ -15,10 +17,32 @@ def run_local(trials: Sequence[PlannedTrial], site: Site, listener: Listener) ->
     """Advances every trial to its end; failures are reported, not raised."""
     execution = prepare(**site.execution)
     for planned in trials:
-        listener.started(planned.id)
         trial = Trial(planned.job(), site.store, execution)
+        listener.started(planned.id)
         report = trial.advance()
         while not report.done:
             listener.reported(report)
             report = trial.advance()
         listener.reported(report)
+
+
+def search_local(searching: Searching, site: Site) -> None:
+    """Does so with what a search suggests, until it has no more or gives it up."""
+    from study.launch import Known, stop_rule  # Tune's rules, without a Ray
+
+    execution, rule = prepare(**site.execution), stop_rule(searching)
+    while (planned := searching.next()) is not None:
+        trial = Trial(planned.job(), site.store, execution)
+        searching.started(planned.id)
+        known = Known(planned.id)
+        rule.on_trial_add(None, known)
+        report = trial.advance(seconds=0.0)
+        while not report.done:
+            searching.reported(report)
+            told = {"epoch": report.epoch, "accuracy": watched(trial.record["history"][-1])}
+            if rule.on_trial_result(None, known, told) == rule.STOP:
+                searching.stopped(planned.id, report.epoch)
+                break
+            report = trial.advance(seconds=0.0)
+        else:
+            searching.reported(report)

@@ -17,7 +17,8 @@ from study.loader import is_number
 from study.overlay import Place
 from study.protocol import NamedCell, Protocol, protocol
 from study.settle import settle, settle_labelled, settle_training
-from study.spec import Method, Resources, Study
+from study.space import at, searched
+from study.spec import CLEAN, Method, Resources, Study
 from trainables import names
 from trainables.attacks.base import Attack, SourceModel
 from trainables.classifier import refusal
@@ -40,6 +41,8 @@ class PlannedTrial:
         seeds: number of seeds of its arm.
         cells: the attacks measured, by metric name; names differ where ids may agree.
         diagnostics: what else is looked at, by the study's label.
+        candidate: whether a search tries it: on validation images alone.
+        watch: what its training may be given up by, after each epoch.
     """
 
     model: ModelConfig
@@ -48,6 +51,8 @@ class PlannedTrial:
     seeds: int = 1
     cells: dict[str, Cell] = field(default_factory=dict)
     diagnostics: dict[str, Cell] = field(default_factory=dict)
+    candidate: bool = False
+    watch: Cell | None = None
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -113,7 +118,7 @@ class PlannedTrial:
         """What a worker is sent: equal cells once."""
         unique = {self.cell_ids[name]: cell for name, cell in self.cells.items()}
         unique |= {self.diagnostic_ids[name]: cell for name, cell in self.diagnostics.items()}
-        return TrialConfig(model=self.model, cells=tuple(unique.values()))
+        return TrialConfig(model=self.model, cells=tuple(unique.values()), watch=self.watch)
 
     def params(self) -> dict[str, str]:
         """Flat parameters as MLflow shows them."""
@@ -147,22 +152,52 @@ def _flat(prefix: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Extra:
+    """A point of a method beside those that its grid has: found by a search or a refinement.
+
+    Attributes:
+        method: whose it is.
+        place: where, see `Place`.
+        axes: its value along each axis of the method, by dotted key.
+        seeds: which seeds it is trained with; the method's by default.
+        candidate: whether a search only tries it.
+    """
+
+    method: str
+    place: str
+    axes: Mapping[str, Any]
+    seeds: tuple[int, ...] = ()
+    candidate: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Everything that a study wants.
 
     Attributes:
         file: the study file it was made from.
-        studies: its checked content in each of its places; of a union of all its parts.
+        placed: its checked content in each of its places; of a union of all its parts.
         trials: one a model, in the file's order.
+        candidates: what searches have tried so far and is no trial, see `study.search`.
         protocols: what is measured, by the place of the trials.
         chosen: arms that validation chose from their grids, see `study.choice`.
+        extras: points beside the grids.
+        searches: how its searches stand, as plain data for the analysis.
     """
 
     file: StudyFile
-    studies: tuple[Study, ...]
+    placed: tuple[tuple[Place, Study], ...]
     trials: tuple[PlannedTrial, ...]
+    candidates: tuple[PlannedTrial, ...] = ()
     protocols: Mapping[str, Protocol]
     chosen: frozenset[str] = frozenset()
+    extras: tuple[Extra, ...] = ()
+    searches: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def studies(self) -> tuple[Study, ...]:
+        """Its content, a study a place."""
+        return tuple(study for _, study in self.placed)
 
     @property
     def name(self) -> str:
@@ -201,8 +236,9 @@ class Plan:
     @property
     def choose(self) -> list[str]:
         """The methods whose hyper-parameters validation chooses."""
-        chosen = (study.choose for study in self.studies)
-        return _unique(name for choose in chosen if choose for name in choose.methods)
+        chosen = (study.choose.methods if study.choose else [] for study in self.studies)
+        found = (searched(study) for study in self.studies)
+        return _unique(itertools.chain(*chosen, *found))
 
     @property
     def plugins(self) -> tuple[str, ...]:
@@ -224,12 +260,15 @@ def _unique(items: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(items))
 
 
-def make_plan(file: StudyFile, chosen: frozenset[str] = frozenset()) -> Plan:
+def make_plan(
+    file: StudyFile, chosen: frozenset[str] = frozenset(), extras: Sequence[Extra] = ()
+) -> Plan:
     """Plans a study file.
 
     Args:
         file: what is wanted.
         chosen: ids of arms that are audited as a whole wherever they lie in their grid.
+        extras: points beside the grids of its methods.
 
     Raises:
         InvalidStudy: all mistakes at once; see `study.check.check`.
@@ -240,23 +279,48 @@ def make_plan(file: StudyFile, chosen: frozenset[str] = frozenset()) -> Plan:
     drafted: list[PlannedTrial] = []
     for place, study in checked:
         here = protocol(study, mistakes)
-        trials = list(_trials(study, place, mistakes))
+        grid = list(_trials(study, place, mistakes))
+        corners = {name: swept(grid, name) for name in study.methods}
+        trials = [*grid, *_extra_trials(study, place, extras, mistakes)]
         mistakes += _twins(trials)
-        drafted += _measured(study, here, list(_merge(trials)), chosen, mistakes)
-        if trials:
+        drafted += _measured(study, here, list(_merge(trials)), chosen, corners, mistakes)
+        if trials or searched(study):
             known = protocols.get(str(place))
             joined = known.joined(here, str(place), mistakes) if known else here
             protocols[str(place)] = joined
     mistakes += _twins(drafted)
     if mistakes:
         raise InvalidStudy(file.source, list(dict.fromkeys(mistakes)))
+    merged = list(_merge(drafted))
     return Plan(
         file=file,
-        studies=tuple(study for _, study in checked),
-        trials=tuple(_merge(drafted)),
+        placed=tuple(checked),
+        trials=tuple(trial for trial in merged if not trial.candidate),
+        candidates=tuple(trial for trial in merged if trial.candidate),
         protocols=protocols,
         chosen=chosen,
+        extras=tuple(extras),
     )
+
+
+def candidate(plan: Plan, extra: Extra) -> PlannedTrial:
+    """One point that a search tries, planned alone: the rest of the plan may be large.
+
+    Raises:
+        InvalidStudy: no model can be made of it.
+    """
+    (study,) = (
+        study
+        for place, study in plan.placed
+        if str(place) == extra.place and extra.method in searched(study)
+    )
+    mistakes: list[Mistake] = []
+    drafted = _of_extra(study, extra, mistakes)
+    protocol = plan.protocols[extra.place]
+    trials = list(_measured(study, protocol, drafted, frozenset(), {}, mistakes))
+    if mistakes:
+        raise InvalidStudy(plan.file.source, mistakes)
+    return trials[0]
 
 
 def _diagnostics(study: Study, mistakes: list[Mistake]) -> Iterator[tuple[str, Diagnostic]]:
@@ -269,32 +333,86 @@ def _diagnostics(study: Study, mistakes: list[Mistake]) -> Iterator[tuple[str, D
         yield from ((label, cast(Diagnostic, point.value)) for point in points[:1])
 
 
+def ends(study: Study, place: Place, method: str) -> list[ModelConfig]:
+    """The models at the ends of a searched method's space; none where it is not in the place."""
+    parts = _grid(method, study.methods[method], study, place, [])
+    return [ModelConfig(**made, seed=0) for made, _ in parts]
+
+
 def _trials(study: Study, place: Place, mistakes: list[Mistake]) -> Iterator[PlannedTrial]:
-    """One a method, point and seed of a place, with nothing to measure yet."""
+    """One a method, point and seed of a place, with nothing to measure yet.
+
+    None of a method that is searched, whose points here are the ends of its space.
+    """
+    looked_for = searched(study)
     for name, method in study.methods.items():
-        excluded = Exclusions(method.exclude, f"methods.{name}.exclude")
-        for points in _points(name, method, study, mistakes):
-            axes = {key: value for point in points for key, value in point.axes.items()}
-            if excluded.leave_out(axes):
-                continue
-            parts = dict(zip((*COMPONENTS, "training"), (p.value for p in points), strict=True))
-            if Place(parts["dataset"].name, parts["backbone"].name) != place:
-                continue
-            made_of = ("dataset", "backbone", "loss", "transform")
-            reason = refusal(**{part: parts[part] for part in made_of})
-            if reason is not None:
-                mistakes.append(Mistake(f"methods.{name}", reason))
-                continue
-            seeds = method.seeds or study.seeds
-            for named in ("dataset", "backbone"):  # stands in the run's name already
-                axes.pop(named, None)
-            for seed in dict.fromkeys(seeds):
-                yield PlannedTrial(
-                    model=ModelConfig(**parts, seed=seed),
-                    labels={name: " ".join([name, *map(_assignment, axes.items())])},
-                    axes={name: axes},
-                )
-        mistakes += excluded.mistakes()
+        for parts, axes in _grid(name, method, study, place, mistakes):
+            if name not in looked_for:
+                yield from _seeded(name, parts, axes, method.seeds or study.seeds)
+
+
+def _extra_trials(
+    study: Study, place: Place, extras: Iterable[Extra], mistakes: list[Mistake]
+) -> Iterator[PlannedTrial]:
+    """The points beside the grids, in the order of the methods, as trials alike."""
+    for name in study.methods:
+        for extra in extras:
+            if (extra.method, extra.place) == (name, str(place)):
+                yield from _of_extra(study, extra, mistakes)
+
+
+def _of_extra(study: Study, extra: Extra, mistakes: list[Mistake]) -> list[PlannedTrial]:
+    """A point beside the grid, once a seed."""
+    method = at(study, extra.method, extra.axes).model_copy(update={"exclude": []})
+    dataset, backbone = reversed(extra.place.split("/"))
+    place = Place(dataset, backbone)
+    seeds = extra.seeds or method.seeds or study.seeds
+    return [
+        trial
+        for parts, axes in _grid(extra.method, method, study, place, mistakes)
+        for trial in _seeded(extra.method, parts, axes, seeds, candidate=extra.candidate)
+    ]
+
+
+def _grid(
+    name: str, method: Method, study: Study, place: Place, mistakes: list[Mistake]
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """A method's points in a place: the components of each, and where it lies on the axes."""
+    excluded = Exclusions(method.exclude, f"methods.{name}.exclude")
+    for points in _points(name, method, study, mistakes):
+        axes = {key: value for point in points for key, value in point.axes.items()}
+        if excluded.leave_out(axes):
+            continue
+        parts = dict(zip((*COMPONENTS, "training"), (p.value for p in points), strict=True))
+        if Place(parts["dataset"].name, parts["backbone"].name) != place:
+            continue
+        made_of = ("dataset", "backbone", "loss", "transform")
+        reason = refusal(**{part: parts[part] for part in made_of})
+        if reason is not None:
+            mistakes.append(Mistake(f"methods.{name}", reason))
+            continue
+        for named in ("dataset", "backbone"):  # stands in the run's name already
+            axes.pop(named, None)
+        yield parts, axes
+    mistakes += excluded.mistakes()
+
+
+def _seeded(
+    name: str,
+    parts: Mapping[str, Any],
+    axes: dict[str, Any],
+    seeds: Iterable[int],
+    *,
+    candidate: bool = False,
+) -> Iterator[PlannedTrial]:
+    """A point of a method, once a seed."""
+    for seed in dict.fromkeys(seeds):
+        yield PlannedTrial(
+            model=ModelConfig(**parts, seed=seed),
+            labels={name: " ".join([name, *map(_assignment, axes.items())])},
+            axes={name: axes},
+            candidate=candidate,
+        )
 
 
 def _points(
@@ -320,23 +438,37 @@ def _measured(
     protocol: Protocol,
     trials: Sequence[PlannedTrial],
     chosen: frozenset[str],
+    axes: Mapping[str, Mapping[str, Sequence[Any]]],
     mistakes: list[Mistake],
 ) -> Iterator[PlannedTrial]:
-    """The trials with what is to be measured of each."""
+    """The trials with what is to be measured of each; `axes` are those of the grids."""
     cells, diagnostics = protocol.cells, dict(_diagnostics(study, mistakes))
     leading = [cell.attack for cell in cells if cell.headline]
-    axes = {name: swept(trials, name) for name in study.methods}
     sources = _Sources(trials, mistakes)
     for trial in trials:
         thorough = trial.model.arm_id in chosen or _stands_out(trial, axes)
-        yield replace(
-            trial,
-            cells={
-                cell.name: _cell(attack, cell.split, _size(study, trial, cell))
-                for cell, attack in _applying(trial, cells, sources, thorough=thorough)
-            },
-            diagnostics=_diagnostics_of(study, trial, leading, diagnostics),
-        )
+        measured = {
+            cell.name: _cell(attack, cell.split, _size(study, trial, cell))
+            for cell, attack in _applying(trial, cells, sources, thorough=thorough)
+        }
+        if trial.candidate:
+            kept = {n: cell for n, cell in measured.items() if cell.split == names.VALIDATION}
+            yield replace(trial, cells=kept, watch=_watched(study, trial))
+            continue
+        looked = _diagnostics_of(study, trial, leading, diagnostics)
+        yield replace(trial, cells=measured, diagnostics=looked)
+
+
+def _watched(study: Study, trial: PlannedTrial) -> Cell | None:
+    """The attack by which its training may be given up; None for no attack."""
+    stop = study.search.stop if study.search else None
+    if stop is None or stop.by == CLEAN:
+        return None
+    (point,) = settle_labelled("attack", stop.by, study.attacks[stop.by], [])
+    attack = cast(Attack, point.value).settled(
+        trial.model.loss, stochastic=trial.model.transform.stochastic
+    )
+    return _cell(attack, "validation", study.evaluate.validation)
 
 
 @lru_cache(maxsize=4096)
@@ -360,7 +492,7 @@ def _applying(
 
 def _stands_out(trial: PlannedTrial, axes: Mapping[str, Mapping[str, Sequence[Any]]]) -> bool:
     """Whether it is a corner or the centre of a method's grid; always so without one."""
-    return any(_is_corner_or_centre(trial.axes[name], axes[name]) for name in trial.methods)
+    return any(_is_corner_or_centre(trial.axes[name], axes.get(name, {})) for name in trial.methods)
 
 
 def _is_corner_or_centre(point: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> bool:
@@ -461,6 +593,8 @@ def _merge(trials: Iterable[PlannedTrial]) -> Iterator[PlannedTrial]:
             seeds=arms[first.model.arm_id],
             cells=_joined(trial.cells for trial in same),
             diagnostics=_joined(trial.diagnostics for trial in same),
+            candidate=all(trial.candidate for trial in same),
+            watch=None if any(not trial.candidate for trial in same) else first.watch,
         )
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from study.plan import PlannedTrial
+from study.search import Search
 from study.tracking import Summary
 from trainables.trial import Report
 
@@ -21,9 +22,9 @@ RECENT = 5  # finished trials that the live display keeps in sight
 class Display:
     """Counts trials done, running, failed and left, and says when it will be over."""
 
-    def __init__(self, console: Console, total: int) -> None:
+    def __init__(self, console: Console) -> None:
         self.console = console
-        self.total = total
+        self.total = 0
         self.done: set[str] = set()
         self.failures = 0
         self.running: dict[str, tuple[PlannedTrial, float, str]] = {}
@@ -33,14 +34,26 @@ class Display:
         self._finished_here = 0
         self._live: Live | None = None
 
-    def start(self, left: Sequence[PlannedTrial]) -> None:
-        """Says what there is to do."""
+    def start(self, left: Sequence[PlannedTrial], total: int) -> None:
+        """Says what there is to do, of how many trials."""
+        self.total = total
         self._work = self._finished_here + len(left)
-        cached = self.total - len(left)
-        self.say(f"{len(left)} of {self.total} trials to run, {cached} done already")
+        cached = total - len(left)
+        self.say(f"{len(left)} of {total} trials to run, {cached} done already")
+        self._show()
+
+    def _show(self) -> None:
         if self.console.is_terminal and self._live is None:
             self._live = Live(get_renderable=self._render, console=self.console)
             self._live.start()
+
+    def search(self, search: Search) -> None:
+        """Says what a search has to do."""
+        left = search.left + len(search.open)
+        self._work, self.total = self._finished_here + left, max(self.total, len(self.done)) + left
+        how = f"{search.settings.sampler}, {search.budget} suggestions, {left} of them to try"
+        self.say(f"searching {search.method} on {search.place}: {how}")
+        self._show()
 
     def stop(self) -> None:
         """Ends the live display."""
@@ -71,8 +84,9 @@ class Display:
     def finished(self, trial: PlannedTrial, summary: Summary) -> None:
         """A trial's results are in."""
         accuracies = f"clean {100 * summary.clean:.1f} %, robust {100 * summary.robust:.1f} %"
+        where = " (validation)" if trial.candidate else ""
         self._ended(trial)
-        self._tell(Text(f"{trial.name}: {accuracies}"))
+        self._tell(Text(f"{trial.name}: {accuracies}{where}"))
 
     def lost(self, trial: PlannedTrial, reason: str) -> None:
         """A trial has lost its worker."""
@@ -82,6 +96,12 @@ class Display:
     def waits(self, trial: PlannedTrial) -> None:
         """A trial has done all it can before another's model is trained."""
         self.running.pop(trial.id, None)
+
+    def given_up(self, trial: PlannedTrial, why: int | str) -> None:
+        """A search has given a training up, after an epoch or because it has diverged."""
+        self._ended(trial)
+        told = f"given up after epoch {why}" if isinstance(why, int) else why
+        self._tell(Text(f"{trial.name}: {told}", style="dim"))
 
     def failed(self, trial: PlannedTrial, reason: str) -> None:
         """A trial has failed; the study goes on."""

@@ -81,19 +81,27 @@ def metrics(
     outcomes: Mapping[str, Outcome],
     record: Mapping[str, Any],
 ) -> list[tuple[str, float, int]]:
-    """Every number of a finished trial as (metric, value, step)."""
+    """Every number of a finished trial as (metric, value, step).
+
+    Of a candidate, which has no test images, those of its validation images.
+    """
+    values = {
+        names.ROBUST_VAL: worst([outcomes[name] for name in protocol.headline[names.VALIDATION]]),
+        names.TRAIN_SECONDS: sum(epoch["seconds"] for epoch in record.get("history", [])),
+        names.ATTACK_SECONDS: _attack_seconds(trial, record),
+    }
+    values |= {name: outcome.accuracy for name, outcome in outcomes.items()}
+    if trial.candidate:
+        return [(key, value, 0) for key, value in values.items()]
     test = {
         name: outcome for name, outcome in outcomes.items() if trial.cells[name].split == names.TEST
     }
     headline = [test[name] for name in protocol.headline[names.TEST]]
-    values: dict[str, float] = {
+    values |= {
         names.CLEAN: test[names.clean_name(names.TEST)].accuracy,
         names.ROBUST: worst(headline),
-        names.ROBUST_VAL: worst([outcomes[name] for name in protocol.headline[names.VALIDATION]]),
         names.MASKING_GAP: _masking_gap(protocol, test),
         names.N: float(len(headline[0].shares)),
-        names.TRAIN_SECONDS: sum(epoch["seconds"] for epoch in record.get("history", [])),
-        names.ATTACK_SECONDS: _attack_seconds(trial, record),
     }
     bounded = [test[name] for name in bounded_cells(protocol, test)]
     if bounded:
@@ -101,7 +109,6 @@ def metrics(
     for name, cells in protocol.worst_raw.items():
         if test.keys() >= set(cells):  # else the attack does not apply to this model
             values[name] = worst([test[cell] for cell in cells])
-    values |= {name: outcome.accuracy for name, outcome in outcomes.items()}
     own = {name: outcome for name, outcome in test.items() if not protocol.by_name[name].check}
     for name, outcome in own.items():  # `frame` has the rest: each metric slows MLflow's search
         values |= _further(protocol, name, outcome)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from study.exclude import as_rules
 from study.files import study_name
@@ -121,6 +128,72 @@ class Choose(Part):
     metric: Literal["headline"] = "headline"
 
 
+CLEAN = "clean"  # what a training is given up by without an attack
+Sampler = Literal["random", "tpe", "gp", "cmaes", "nsga2"]
+Objective = Literal["robust", "clean"]
+
+
+class Stop(Part):
+    """When a search gives a training up, by its accuracy on validation images after each epoch.
+
+    Attributes:
+        rule: `asha` keeps the best of each rung (Li et al. 2020), `median` what is no worse at its
+            best than the median of the others' means (Golovin et al. 2017).
+        grace: epochs that every training has.
+        factor: of `asha`: one in how many goes on from a rung, and how much longer to the next.
+        by: `clean`, or the label of an attack of the study that is cheap enough to run each epoch.
+    """
+
+    rule: Literal["asha", "median"]
+    grace: Count = 1
+    factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 3
+    by: str = CLEAN
+
+
+def _as_objectives(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class Search(Part):
+    """Hyper-parameters that are looked for, where a grid would try all of them.
+
+    Each suggestion trains one model, with the first of its method's seeds, and is measured on
+    validation images alone; the best are then trained with every seed and measured on all.
+
+    Attributes:
+        methods: whose axes are searched; all that have any by default.
+        sampler: `random`, or Optuna's `tpe`, `gp`, `cmaes`, or `nsga2` for two objectives.
+        trials: suggestions for each method; or a method's name, for as many as its grid has points.
+        objective: what is to be large on validation images: `robust`, under the headline, or
+            `clean`; both, for the methods that trade one for the other.
+        finalists: how many of the best are trained with every seed; of two objectives, of those
+            that no other is better than in both.
+        stop: when a training is given up; never by default.
+        seed: of the suggestions.
+        parallel: suggestions that are tried at once; as many as there is room for by default.
+    """
+
+    methods: Annotated[list[str], BeforeValidator(_as_list)] = []
+    sampler: Sampler = "tpe"
+    trials: Count | str
+    objective: Annotated[list[Objective], BeforeValidator(_as_objectives)] = ["robust"]
+    finalists: Count = 1
+    stop: Stop | None = None
+    seed: Seed = 0
+    parallel: Count | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Search:
+        """Each objective once, and a sampler that can do with so many."""
+        if not self.objective or len(set(self.objective)) < len(self.objective):
+            raise ValueError(f"expected one objective or two, found {self.objective!r}")
+        if len(self.objective) > 1 and self.sampler in ("gp", "cmaes"):
+            raise ValueError(f"sampler {self.sampler!r} takes one objective; nsga2 takes two")
+        if len(self.objective) == 1 and self.sampler == "nsga2":
+            raise ValueError("sampler 'nsga2' is for `objective: [clean, robust]`")
+        return self
+
+
 class Resources(Part):
     """What one trial takes; infrastructure, so it reaches no id.
 
@@ -171,4 +244,5 @@ class Study(Part):
     compare: Compare = Compare()
     rebuilds: Annotated[list[PaperTable], BeforeValidator(_as_numbers)] = []
     choose: Choose | None = None
+    search: Search | None = None
     resources: Resources = Resources()

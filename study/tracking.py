@@ -136,8 +136,15 @@ class Tracker:
         self.client.log_inputs(run_id, [DatasetInput(dataset)])
         self.client.set_terminated(run_id, "FINISHED", now)
         self._runs[trial.id] = self.client.get_run(run_id)
-        values = {key: value for key, value, _ in results}
-        return Summary(clean=values[names.CLEAN], robust=values[names.ROBUST])
+        return _summary(trial, {key: value for key, value, _ in results})
+
+    def given_up(self, trial: PlannedTrial, epoch: int) -> None:
+        """Ends the run of a training that a search has given up."""
+        self._unstamp()
+        run_id = self._run(trial).info.run_id
+        self.client.set_tag(run_id, names.STOPPED, f"epoch {epoch}")
+        self.client.set_terminated(run_id, "FINISHED")
+        self._runs[trial.id] = self.client.get_run(run_id)
 
     def failed(self, trial: PlannedTrial, reason: str) -> None:
         """Ends a trial's run as failed, with the reason and what the store knows of it."""
@@ -220,7 +227,7 @@ class Tracker:
         for run in search_runs(self.client, self.experiment):
             tags = run.data.tags
             role = tags.get(names.ROLE)
-            if role in (names.TRIAL, names.REPORT):
+            if role in (names.TRIAL, names.CANDIDATE, names.REPORT):
                 runs[tags.get(names.TRIAL_ID) or role] = _without_metrics(run)
         return runs
 
@@ -237,7 +244,8 @@ class Tracker:
             self.client.delete_run(run.info.run_id)
             run = None
         if run is None:
-            tags = {names.ROLE: names.TRIAL, names.TRIAL_ID: trial.id, _SHOWS: _digest(trial)}
+            role = names.CANDIDATE if trial.candidate else names.TRIAL
+            tags = {names.ROLE: role, names.TRIAL_ID: trial.id, _SHOWS: _digest(trial)}
             tags |= _static_tags(trial)
             run = self._create(trial.name, tags, trial.id, started)
         if not run.data.params:
@@ -327,6 +335,14 @@ def _make_folder(folder: Path) -> None:
         raise BadAddress(f"cannot track runs in {str(folder)!r}: {error}") from None
 
 
+def _summary(trial: PlannedTrial, values: Mapping[str, float]) -> Summary:
+    """On test images; of what a search tries on validation images."""
+    if trial.candidate:
+        clean = values[names.clean_name(names.VALIDATION)]
+        return Summary(clean=clean, robust=values[names.ROBUST_VAL])
+    return Summary(clean=values[names.CLEAN], robust=values[names.ROBUST])
+
+
 def _start(record: Mapping[str, Any]) -> int | None:
     """When training began, in milliseconds; None while nothing is known of it."""
     history = record.get("history")
@@ -335,8 +351,8 @@ def _start(record: Mapping[str, Any]) -> int | None:
 
 def _curve(epoch: Mapping[str, float]) -> list[Metric]:
     step, now = int(epoch["epoch"]), int(epoch["time"] * 1000)
-    keys = (names.TRAIN_LOSS, names.TRAIN_ACCURACY, names.VALIDATION_ACCURACY)
-    return [Metric(key, epoch[key], now, step) for key in keys]
+    keys = (names.TRAIN_LOSS, names.TRAIN_ACCURACY, names.VALIDATION_ACCURACY, names.WATCHED)
+    return [Metric(key, epoch[key], now, step) for key in keys if epoch.get(key) is not None]
 
 
 def clipped(text: str, longest: int) -> str:
@@ -359,6 +375,7 @@ def _static_tags(trial: PlannedTrial) -> dict[str, str]:
 def _digest(trial: PlannedTrial) -> str:
     cells = [trial.cell_ids, trial.diagnostic_ids]
     shown = [REVISION, cells, trial.name, trial.methods, trial.evidence, trial.params()]
+    shown += [names.CANDIDATE] * trial.candidate
     return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -198,15 +198,24 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig:
-    """One model's life: train it, then measure every cell."""
+    """One model's life: train it, then measure every cell.
+
+    Attributes:
+        model: what is trained.
+        cells: what is measured of it then.
+        watch: what is measured after each epoch, for whoever may end the training early.
+    """
 
     model: ModelConfig
     cells: tuple[Cell, ...]
+    watch: Cell | None = None
 
     def dump(self) -> str:
         """JSON, as it travels to workers and stands in the store."""
         cells = [cell.spec() for cell in self.cells]
-        return json.dumps({"model": self.model.spec(), "cells": cells}, sort_keys=True)
+        watch = self.watch and self.watch.spec()
+        described = {"model": self.model.spec(), "cells": cells, "watch": watch}
+        return json.dumps(described, sort_keys=True)
 
     @classmethod
     def parse(cls, text: str) -> TrialConfig:
@@ -215,6 +224,7 @@ class TrialConfig:
         return cls(
             model=model_from(data["model"]),
             cells=tuple(cell_from(cell) for cell in data["cells"]),
+            watch=data["watch"] and cell_from(data["watch"]),
         )
 
 

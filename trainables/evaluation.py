@@ -78,6 +78,15 @@ def attacked(
     return [_joined([outcome for _, outcome in part]) for part in zip(*parts, strict=True)]
 
 
+def watched_accuracy(
+    classifier: Classifier, cell: Cell, splits: Splits, batch: int = BATCH
+) -> float:
+    """Accuracy under a cell's attack: what a training is looked at by while it goes on."""
+    assert isinstance(cell.probe, Attack)
+    (outcome,) = attacked(classifier, [cell.probe], images_of(cell, splits), cell.seed, batch=batch)
+    return float((outcome.correct_after / outcome.passes).mean())
+
+
 def _joined(parts: Sequence[AttackOutcome]) -> AttackOutcome:
     columns: dict[str, Any] = {
         name: torch.cat([getattr(part, name) for part in parts]) for name in COLUMNS

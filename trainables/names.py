@@ -24,6 +24,7 @@ ATTACK_SECONDS = "attack_seconds"  # of all cells of its plan, diagnostics among
 TRAIN_LOSS = "train_loss"
 TRAIN_ACCURACY = "train_accuracy"
 VALIDATION_ACCURACY = "validation_accuracy"
+WATCHED = "watched"  # accuracy under the attack that a search may end the training by
 
 # Prefixes.
 CELL = "cell/"  # one metric a cell, see `cell_name`
@@ -43,11 +44,13 @@ SPREAD = "-spread"  # SD of the accuracy over the passes of a model that draws a
 TRIAL_ID = "trial_id"
 ARM = "arm"  # configuration less the seed
 METHODS = "methods"  # all of the study's names for this arm, as JSON
-ROLE = "role"  # TRIAL, REPORT or REPLACED
+ROLE = "role"  # TRIAL, CANDIDATE, REPORT or REPLACED
+STOPPED = "stopped"  # of a candidate: when its training was given up
 EVIDENCE = "evidence"
 ATTACK_MARK = "attack_mark"
 REASON = "reason"
 TRIAL, REPORT = "trial", "report"
+CANDIDATE = "candidate"  # what a search only tries
 REPLACED = "replaced"  # a trial's run that the driver has deleted to write it anew
 # Of the report's run: names the state of all runs, so that readers need not read them again. The
 # driver empties it before it writes, and sets a new one when it has ended.

@@ -5,6 +5,7 @@ Starting an actor imports torch (seconds); resetting one costs milliseconds.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +16,7 @@ from trainables.errors import BadPlugin
 from trainables.execution import prepare
 from trainables.registry import load_plugin
 from trainables.store import Store
+from trainables.training import watched
 from trainables.trial import Trial
 
 
@@ -23,7 +25,7 @@ class StudyTrainable(tune.Trainable):
 
     Its configuration is `{job: {trial_id, ids: of the model and its cells, trial: TrialConfig
     as JSON, storage: the store's address, execution: what `prepare` takes, plugins: packages
-    to import first}}`.
+    to import first, seconds: of work between two reports}}`.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -43,10 +45,14 @@ class StudyTrainable(tune.Trainable):
                 f"trial {job['trial_id']} has other ids to this worker: its code, or a plugin's, "
                 "is not the driver's"
             )
+        self.seconds = job["seconds"]
         self.life = Trial(trial, Store(job["storage"]), execution)
         return True
 
     def step(self) -> dict[str, Any]:
         """One slice of work; Tune stops the trial when `done` is true."""
-        report = self.life.advance()
-        return {"report": asdict(report), "done": report.done}
+        report = self.life.advance(self.seconds)
+        history = self.life.record["history"]
+        accuracy = watched(history[-1]) if history else math.nan
+        told = {"epoch": report.epoch, "accuracy": accuracy}  # what a stop rule goes by
+        return {"report": asdict(report), "done": report.done, **told}

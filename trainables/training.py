@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ class Epoch:
         seconds: wall time of the epoch.
         time: when it ended, seconds since 1970; MLflow's timestamp, kept so that a
             rebuilt run equals the first.
+        watched: accuracy under the attack that a search may end the training by, if it has one.
     """
 
     epoch: int
@@ -40,6 +42,13 @@ class Epoch:
     validation_accuracy: float
     seconds: float
     time: float
+    watched: float | None = None
+
+
+def watched(epoch: Mapping[str, float]) -> float:
+    """The accuracy by which a search may end a training: under the attack it has, or clean."""
+    under_attack = epoch.get("watched")
+    return epoch["validation_accuracy"] if under_attack is None else under_attack
 
 
 def new_classifier(config: ModelConfig, execution: Execution) -> Classifier:

@@ -7,14 +7,14 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from trainables.classifier import Classifier
 from trainables.config import Cell, TrialConfig, model_from
 from trainables.datasets.base import BATCH, Splits, load_splits
 from trainables.errors import DamagedEntry
-from trainables.evaluation import measure
+from trainables.evaluation import measure, watched_accuracy
 from trainables.execution import Execution, free_memory, is_out_of_memory
 from trainables.store import Store
 from trainables.training import Epoch, Trainer, load_weights, new_classifier, weights_of
@@ -136,6 +136,11 @@ class Trial:
     def _train_epoch(self) -> Epoch:
         assert self._trainer is not None
         epoch = self._trainer.epoch()
+        if self.config.watch is not None:
+            watched = watched_accuracy(
+                self._trainer.classifier, self.config.watch, self._splits(), batch=self._batch
+            )
+            epoch = self._trainer.history[-1] = replace(epoch, watched=watched)
         self.store.write(f"progress/{self.id}", self._trainer.save())
         return epoch
 

@@ -21,6 +21,7 @@ from trainables.errors import NothingTracked
 
 if TYPE_CHECKING:
     from study.plan import Plan
+    from trainables.store import Store
 
 RESULTS = Path("results")
 DEFAULT_STORAGE = str(RESULTS / "store")
@@ -80,11 +81,15 @@ def data_folder(folder: str | None) -> str:
     return os.path.abspath(os.path.expanduser(folder)) if folder else str(default_data())
 
 
-def plan_of(source: str, overrides: list[str] | None, scale: str) -> Plan:
-    """The plan that a command was asked for."""
+def plan_of(
+    source: str, overrides: list[str] | None, scale: str, store: Store | None = None
+) -> Plan:
+    """The plan that a command was asked for, with what the results add to it."""
     from study.plan import make_plan
+    from study.search import with_searches
 
-    return make_plan(read_study(source, overrides or (), scale))
+    plan = make_plan(read_study(source, overrides or (), scale))
+    return plan if store is None else with_searches(plan, store)
 
 
 def print_counts(console: Console, methods: dict[str, dict[str, int]]) -> None:

@@ -44,15 +44,16 @@ def sync(
     from study.progress import Display
     from trainables.store import Store
 
-    planned = plan_of(source, overrides, scale)
+    store = Store(storage)
+    planned = plan_of(source, overrides, scale, store)
     console = Console(soft_wrap=True)
     lacking = sync_study(
         planned,
-        store=Store(storage),
+        store=store,
         tracking_uri=tracking_of(tracking_uri),
         artifacts=RESULTS / "artifacts",
         command=command_line("run"),
-        display=Display(console, len(planned.trials)),
+        display=Display(console),
     )
     total = len(planned.trials)
     console.print(f"{planned.name}: {total - lacking} of {total} trials are tracked")

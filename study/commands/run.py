@@ -49,7 +49,8 @@ def plan(
     from study.driver import is_complete
     from trainables.store import Store
 
-    planned, store = plan_of(source, overrides, scale), Store(storage)
+    store = Store(storage)
+    planned = plan_of(source, overrides, scale, store)
     trained = {trial.id for trial in planned.trials if store.has(f"models/{trial.id}")}
     attacked = {trial.id for trial in planned.trials if is_complete(trial, store)}
     methods = {}
@@ -100,7 +101,8 @@ def run(
     from trainables.store import Store
     from trainables.trial import failure_of, record_of
 
-    planned, store = plan_of(source, overrides, scale), Store(storage)
+    store = Store(storage)
+    planned = plan_of(source, overrides, scale, store)
     console = Console(soft_wrap=True)
     try:
         result = run_study(
@@ -111,7 +113,7 @@ def run(
             artifacts=RESULTS / "artifacts",
             command=command_line(),
             local=local,
-            display=Display(Console(soft_wrap=True, quiet=quiet), len(planned.trials)),
+            display=Display(Console(soft_wrap=True, quiet=quiet)),
         )
     except KeyboardInterrupt:
         console.print(f"{planned.name}: stopped; the same command goes on where it was")
@@ -142,8 +144,9 @@ def status(
     from study.status import FAILED, STATES, status_of
     from trainables.store import Store
 
-    planned, uri = plan_of(source, overrides, scale), tracking_of(tracking_uri)
-    found = status_of(planned, Store(storage), uri if is_there(uri) else None)
+    store, uri = Store(storage), tracking_of(tracking_uri)
+    planned = plan_of(source, overrides, scale, store)
+    found = status_of(planned, store, uri if is_there(uri) else None)
     if as_json:
         print(json.dumps(found.as_json(), indent=1))
         return

@@ -43,7 +43,7 @@ def run(plan_of, tmp_path):
             artifacts=tmp_path / "artifacts",
             command="study run",
             local=True,
-            display=Display(console, len(plan.trials)),
+            display=Display(console),
         )
         return result, console.file.getvalue()
 

@@ -30,6 +30,7 @@ def job(model_config, tmp_path):
                 "data": str(tmp_path),
             },
             "plugins": (),
+            "seconds": 5.0,
             **keys,
         }
 
