@@ -19,6 +19,7 @@ from study.protocol import NamedCell, Protocol
 
 def describe(plan: Plan, command: str) -> dict[str, Any]:
     """Everything that analysis has to know of a plan."""
+    grids = [trial for trial in plan.trials if not trial.refined]
     return {
         "study": plan.name,
         "scale": plan.file.scale,
@@ -29,7 +30,7 @@ def describe(plan: Plan, command: str) -> dict[str, Any]:
         "choose": plan.choose,
         "methods": list(plan.methods),
         "figures": plan.file.figures,
-        "axes": {name: swept(plan.trials, name) for name in plan.methods},
+        "axes": {name: swept(grids, name) for name in plan.methods},
         "seeds": {name: _seeds(plan.trials, name) for name in plan.methods},
         "protocols": {place: _describe_protocol(found) for place, found in plan.protocols.items()},
         "diagnostics": {

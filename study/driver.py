@@ -11,13 +11,14 @@ from pathlib import Path
 from mlflow.exceptions import MlflowException
 
 from study.choice import with_choices
+from study.found import with_found
 from study.interrupts import uninterrupted
 from study.listener import Listener
 from study.local import run_local, search_local
 from study.lock import StudyLock
 from study.plan import Plan, PlannedTrial
 from study.progress import Display
-from study.search import COMPLETE, FAILED, STOPPED, Search, searches, with_searches
+from study.search import COMPLETE, FAILED, STOPPED, Search, searches
 from study.site import Site
 from study.tracking import Tracker
 from trainables.errors import BrokenInvariant, DamagedEntry, StudyIsRunning
@@ -92,14 +93,14 @@ def run_study(
             watcher.end(watcher.unended(found))
 
     with StudyLock(store, plan.name) as lock:
-        plan = with_choices(with_searches(plan, store), store)
+        plan = with_choices(with_found(plan, store), store)
         _fetch(plan, store, Path(data).expanduser())
         complete(plan)
         unfinished = [found for found in searches(plan, store) if not found.done]
         for found in unfinished:
             search(plan, found)
         if unfinished:
-            plan = with_searches(plan, store)
+            plan = with_found(plan, store)
             complete(plan)
         chosen = with_choices(plan, store, failed)
         if chosen.trials != plan.trials:
@@ -142,7 +143,7 @@ def sync_study(
         StudyIsRunning: a driver holds the study, and tracks it as it goes.
     """
     with StudyLock(store, plan.name) as lock:
-        plan = with_choices(with_searches(plan, store), store)
+        plan = with_choices(with_found(plan, store), store)
         tracker = Tracker(tracking_uri, plan, store, artifacts, command)
         with _watching(plan, store, tracker, display, lock, {}) as watcher:
             left = watcher.left()

@@ -42,6 +42,7 @@ class PlannedTrial:
         cells: the attacks measured, by metric name; names differ where ids may agree.
         diagnostics: what else is looked at, by the study's label.
         candidate: whether a search tries it: on validation images alone.
+        refined: whether it lies beside its methods' grids.
         watch: what its training may be given up by, after each epoch.
     """
 
@@ -52,6 +53,7 @@ class PlannedTrial:
     cells: dict[str, Cell] = field(default_factory=dict)
     diagnostics: dict[str, Cell] = field(default_factory=dict)
     candidate: bool = False
+    refined: bool = False
     watch: Cell | None = None
 
     @property
@@ -281,7 +283,7 @@ def make_plan(
         here = protocol(study, mistakes)
         grid = list(_trials(study, place, mistakes))
         corners = {name: swept(grid, name) for name in study.methods}
-        trials = [*grid, *_extra_trials(study, place, extras, mistakes)]
+        trials = [*grid, *_extra_trials(study, place, extras, grid, mistakes)]
         mistakes += _twins(trials)
         drafted += _measured(study, here, list(_merge(trials)), chosen, corners, mistakes)
         if trials or searched(study):
@@ -309,10 +311,10 @@ def candidate(plan: Plan, extra: Extra) -> PlannedTrial:
     Raises:
         InvalidStudy: no model can be made of it.
     """
-    (study,) = (
+    study = next(
         study
         for place, study in plan.placed
-        if str(place) == extra.place and extra.method in searched(study)
+        if str(place) == extra.place and extra.method in study.methods
     )
     mistakes: list[Mistake] = []
     drafted = _of_extra(study, extra, mistakes)
@@ -352,13 +354,20 @@ def _trials(study: Study, place: Place, mistakes: list[Mistake]) -> Iterator[Pla
 
 
 def _extra_trials(
-    study: Study, place: Place, extras: Iterable[Extra], mistakes: list[Mistake]
+    study: Study,
+    place: Place,
+    extras: Iterable[Extra],
+    grid: Sequence[PlannedTrial],
+    mistakes: list[Mistake],
 ) -> Iterator[PlannedTrial]:
     """The points beside the grids, in the order of the methods, as trials alike."""
     for name in study.methods:
+        arms = {trial.model.arm_id for trial in grid if name in trial.methods}
         for extra in extras:
             if (extra.method, extra.place) == (name, str(place)):
-                yield from _of_extra(study, extra, mistakes)
+                for trial in _of_extra(study, extra, mistakes):
+                    beside = bool(arms) and trial.model.arm_id not in arms
+                    yield replace(trial, refined=beside)
 
 
 def _of_extra(study: Study, extra: Extra, mistakes: list[Mistake]) -> list[PlannedTrial]:
@@ -594,6 +603,7 @@ def _merge(trials: Iterable[PlannedTrial]) -> Iterator[PlannedTrial]:
             cells=_joined(trial.cells for trial in same),
             diagnostics=_joined(trial.diagnostics for trial in same),
             candidate=all(trial.candidate for trial in same),
+            refined=all(trial.refined for trial in same),
             watch=None if any(not trial.candidate for trial in same) else first.watch,
         )
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from study.overlay import Place
-from study.plan import Extra, Plan, PlannedTrial, ends, make_plan
+from study.plan import Extra, Plan, PlannedTrial, ends
 from study.protocol import Protocol
 from study.results import read_outcome, worst
 from study.space import Axis, Range, axes_of, searched
@@ -181,16 +181,6 @@ def searches(plan: Plan, store: Store) -> list[Search]:
     ]
 
 
-def with_searches(plan: Plan, store: Store) -> Plan:
-    """The plan with what its searches have tried and found so far."""
-    found = searches(plan, store)
-    if not found:
-        return plan
-    extras = tuple(extra for search in found for extra in _extras(search))
-    described = tuple(search.describe() for search in found)
-    return replace(make_plan(plan.file, plan.chosen, extras), searches=described)
-
-
 def best(suggestions: Sequence[Suggestion], settings: Settings) -> list[Suggestion]:
     """The best suggestions that are complete, the very best first, each model once.
 
@@ -232,7 +222,8 @@ def measured(plan: Plan, trial: PlannedTrial, store: Store) -> dict[str, float]:
     return {"clean": found[clean].accuracy, "robust": worst([found[name] for name in headline])}
 
 
-def _extras(search: Search) -> Iterator[Extra]:
+def extras_of(search: Search) -> Iterator[Extra]:
+    """What a search adds to the plan: all that it has tried, and its best."""
     for suggestion in search.suggestions:
         if not suggestion.reason.startswith(REFUSED):
             yield search.extra(suggestion)
@@ -247,7 +238,8 @@ def _budget(settings: Settings, plan: Plan, place: Place) -> int:
     if isinstance(settings.trials, int):
         return settings.trials
     like = (trial for trial in plan.trials if settings.trials in trial.methods)
-    return len({trial.model.arm_id for trial in like if trial.place == str(place)})
+    here = (trial for trial in like if trial.place == str(place) and not trial.refined)
+    return len({trial.model.arm_id for trial in here})
 
 
 def _plain(axis: Axis) -> Any:

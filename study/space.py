@@ -104,7 +104,9 @@ def _settled(node: Any, key: str, pick: Pick) -> Any:
                 return [_settled(choice, key, pick)]
         return [value]
     if isinstance(node, dict) and set(node) != {"const"}:
-        return {name: _settled(item, f"{key}.{name}", pick) for name, item in node.items()}
+        # Of one point, axes that went hand in hand are axes like any other.
+        plain = {name: item for name, item in node.items() if name != ZIP} | node.get(ZIP, {})
+        return {name: _settled(item, f"{key}.{name}", pick) for name, item in plain.items()}
     return node
 
 

@@ -86,6 +86,10 @@ class NoRoom(StudyError, ValueError):
     """A trial asks for more than any machine has."""
 
 
+class NothingToRefine(StudyError, LookupError):
+    """A grid that is not measured, or none."""
+
+
 class NothingTracked(StudyError, LookupError):
     """The tracking server knows no such study."""
 

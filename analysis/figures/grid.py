@@ -65,8 +65,14 @@ class Grid:
 
     def values(self, measure: Measure, of: str = "accuracy") -> pd.DataFrame:
         """One of the frame's columns as a matrix, rows `y`, columns `x`, both rising."""
-        rows = self.frame[self.frame["column"] == measure.column]
+        rows = self.frame[(self.frame["column"] == measure.column) & ~self.frame["refined"]]
         return rows.pivot(index=self.y, columns=self.x, values=of)
+
+    def beside(self, measure: Measure) -> npt.NDArray[np.float64]:
+        """The points (x, y, accuracy) that a refinement has put beside the grid."""
+        rows = self.frame[(self.frame["column"] == measure.column) & self.frame["refined"]]
+        found = rows[[self.x, self.y, "accuracy"]].dropna().to_numpy(dtype=float)
+        return found
 
     def reference(self, measure: Measure) -> Estimate:
         """The baseline's mean over its seeds."""
@@ -111,7 +117,8 @@ def grid(results: Results, group: Group, method: str, measures: Sequence[Measure
     The frame has one row a measure and planned point. Columns: `dataset, backbone, method,
     column, title, detail`, the two swept numbers, `accuracy` (mean over seeds, a fraction,
     NaN where missing), `half_width` (of its interval, NaN below two seeds), `seeds`,
-    `chosen` (whether validation chose the point), `baseline, baseline_half_width,
+    `chosen` (whether validation chose the point), `refined` (whether it lies beside the grid),
+    `baseline, baseline_half_width,
     baseline_seeds`.
 
     Args:
@@ -128,6 +135,8 @@ def grid(results: Results, group: Group, method: str, measures: Sequence[Measure
         [_measured(points, measure, reference, choice) for measure in measures],
         ignore_index=True,
     )
+    axes = results.plan.axes(method)
+    frame["refined"] = ~(frame[x].isin(axes[x]) & frame[y].isin(axes[y]))
     frame.insert(0, "method", method)
     frame.insert(0, "backbone", group.backbone)
     frame.insert(0, "dataset", group.dataset)

@@ -16,7 +16,7 @@ from matplotlib.transforms import offset_copy
 
 from analysis.figures.grid import Grid, Measure
 from analysis.figures.style import MOST_WRITTEN, SEQUENTIAL, choice_mark, style, ticks
-from analysis.figures.surface import choice_text, panel_title, seeds_text
+from analysis.figures.surface import choice_text, panel_title, seeds_of
 from analysis.plan import axis_label
 
 _COLUMNS, _WIDTH = 4, 14.0  # at most so many panels, and so many inches, in a row
@@ -110,6 +110,8 @@ def draw_heatmap(
         _contours(axes, values)
     if max(values.shape) <= MOST_WRITTEN:
         _annotate(axes, values, light=0.55 * top)
+    if of == "accuracy":
+        _dots(axes, grid, measure, values, top)
     _mark_choice(axes, grid, measure, values)
     axes.set_xticks(*ticks(list(values.columns)))
     axes.set_yticks(*ticks(list(values.index)))
@@ -153,9 +155,32 @@ def _mark_choice(axes: Axes, grid: Grid, measure: Measure, values: pd.DataFrame)
     """Stars the chosen point beside its value, so that it stays readable."""
     beside = offset_copy(axes.transData, axes.get_figure(root=True), *_STAR, units="points")
     for x, y in grid.chosen(measure)[[grid.x, grid.y]].to_numpy(dtype=float):
-        column, row = values.columns.tolist().index(x), values.index.tolist().index(y)
-        axes.plot([column], [row], transform=beside, **choice_mark(8))
+        place = _place(x, values.columns), _place(y, values.index)
+        axes.plot(*([value] for value in place), transform=beside, **choice_mark(8))
+
+
+def _place(value: float, along: pd.Index) -> float:
+    """Where a value lies along an axis of cells, between two of them if it must."""
+    return float(np.interp(value, along.to_numpy(dtype=float), np.arange(len(along))))
+
+
+def _dots(axes: Axes, grid: Grid, measure: Measure, values: pd.DataFrame, top: float) -> None:
+    """The points beside the grid, where they lie between its cells, on the same scale."""
+    for x, y, accuracy in grid.beside(measure):
+        axes.scatter(
+            [_place(x, values.columns)],
+            [_place(y, values.index)],
+            c=[100 * accuracy],
+            cmap=SEQUENTIAL,
+            vmin=0,
+            vmax=top,
+            s=28,
+            edgecolors="white",
+            linewidths=0.8,
+            zorder=3,
+        )
 
 
 def _whose(grid: Grid) -> str:
-    return f"{grid.method} on {grid.group}, {seeds_text(grid.seeds)}"
+    beside = "; dots: refined" if grid.frame["refined"].any() else ""
+    return f"{grid.method} on {grid.group}, {seeds_of(grid)}{beside}"

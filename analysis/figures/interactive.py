@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from analysis.figures.grid import Grid, Measure, alone
 from analysis.figures.style import CHOICE_COLOUR, tint
-from analysis.figures.surface import accuracy_limits, choice_text, seeds_text
+from analysis.figures.surface import accuracy_limits, choice_text, seeds_of
 from analysis.plan import axis_label
 from analysis.tables.text import percent
 
@@ -92,7 +92,7 @@ def _traces(grid: Grid, measure: Measure, colours: dict[str, str]) -> list[go.Su
         x=x,
         y=y,
         z=values.to_numpy(dtype=float),
-        name=f"{grid.method}, {seeds_text(grid.seeds)}",
+        name=f"{grid.method}, {seeds_of(grid)}",
         colorscale=[[0, tint(colours[grid.method], 0.35)], [1, colours[grid.method]]],
         showscale=False,
         showlegend=True,
@@ -109,7 +109,7 @@ def _traces(grid: Grid, measure: Measure, colours: dict[str, str]) -> list[go.Su
         showscale=False,
         showlegend=not reference.is_missing,
     )
-    lone = alone(values)
+    lone = np.concatenate([alone(values), grid.beside(measure) * (1, 1, 100)])
     dots = go.Scatter3d(
         x=lone[:, 0],
         y=lone[:, 1],

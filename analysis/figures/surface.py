@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,8 @@ def draw_surface(
 ) -> Axes3D:
     """Draws one measure: the surface, the baseline's plane, the point that validation chose.
 
-    A missing point leaves a hole: no face touches it. Points between holes are dots.
+    A missing point leaves a hole: no face touches it. Points between holes are dots, and so are
+    those beside the grid.
 
     Args:
         axes: Three-dimensional axes to draw on.
@@ -76,7 +77,8 @@ def draw_surface(
     reference = grid.reference(measure)
     axes.computed_zorder = False  # else the mark may vanish behind the surface
     _add_faces(axes, values, reference, colours[grid.method], colours.get(grid.baseline, "grey"))
-    _add_alone(axes, values, colours[grid.method], floor=limits[0])
+    dots = [*alone(_thinned(values)), *(grid.beside(measure) * (1, 1, 100))]
+    _add_dots(axes, dots, colours[grid.method], floor=limits[0])
     _mark_choice(axes, grid, measure, floor=limits[0])
     axes.set(
         xlim=(values.columns.min(), values.columns.max()),
@@ -122,9 +124,9 @@ def _add_faces(
         )
 
 
-def _add_alone(axes: Axes3D, values: pd.DataFrame, colour: str, *, floor: float) -> None:
+def _add_dots(axes: Axes3D, dots: Sequence[Any], colour: str, *, floor: float) -> None:
     """Dots, each with a line down to the floor that says over which point it stands."""
-    for x, y, z in alone(_thinned(values)):
+    for x, y, z in dots:
         axes.plot([x, x], [y, y], [floor, z], color=colour, linewidth=0.8, zorder=3)
         axes.plot([x], [y], [z], "o", color=colour, markersize=4, zorder=4)
 
@@ -196,8 +198,11 @@ def panel_title(grid: Grid, measure: Measure) -> str:
 
 def _legend(grid: Grid, colours: dict[str, str]) -> list[Patch | Line2D]:
     handles: list[Patch | Line2D] = [
-        Patch(facecolor=colours[grid.method], label=f"{grid.method}, {seeds_text(grid.seeds)}")
+        Patch(facecolor=colours[grid.method], label=f"{grid.method}, {seeds_of(grid)}")
     ]
+    if grid.frame["refined"].any():
+        dot = {"marker": "o", "linestyle": "", "color": colours[grid.method]}
+        handles.append(Line2D([], [], label=f"{grid.method}, refined", **dot))
     seeds = int(grid.frame["baseline_seeds"].max())
     if seeds:
         label = f"{grid.baseline}, {seeds_text(seeds)} (plane)"
@@ -211,6 +216,15 @@ def _legend(grid: Grid, colours: dict[str, str]) -> list[Patch | Line2D]:
 def choice_text(grid: Grid) -> str:
     """The legend of the choice's mark."""
     return f"chosen on validation: {grid.choice.label}" if grid.choice else ""
+
+
+def seeds_of(grid: Grid) -> str:
+    """What the grid's values are means of, which a refinement makes differ."""
+    found = grid.frame["seeds"][grid.frame["seeds"] > 0]
+    fewest = int(found.min()) if len(found) else 0
+    if fewest in (0, grid.seeds):
+        return seeds_text(grid.seeds)
+    return f"mean of {fewest} to {grid.seeds} seeds"
 
 
 def seeds_text(seeds: int) -> str:

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from study.database import database_of
-from study.files import read_study
+from study.files import FULL, read_study
 from trainables.errors import NothingTracked
 
 if TYPE_CHECKING:
@@ -85,11 +85,11 @@ def plan_of(
     source: str, overrides: list[str] | None, scale: str, store: Store | None = None
 ) -> Plan:
     """The plan that a command was asked for, with what the results add to it."""
+    from study.found import with_found
     from study.plan import make_plan
-    from study.search import with_searches
 
     plan = make_plan(read_study(source, overrides or (), scale))
-    return plan if store is None else with_searches(plan, store)
+    return plan if store is None else with_found(plan, store)
 
 
 def print_counts(console: Console, methods: dict[str, dict[str, int]]) -> None:
@@ -132,3 +132,11 @@ def program() -> str:
 def command_line(name: str | None = None) -> str:
     """This command as it was typed; or another one of the same study."""
     return shlex.join(["study", name or sys.argv[1], *sys.argv[2:]])
+
+
+def of_study(name: str, source: str, overrides: list[str] | None, scale: str) -> str:
+    """Another command of the same study."""
+    sets = [part for item in overrides or () for part in ("--set", item)]
+    return shlex.join(
+        ["study", name, source, *sets, *([] if scale == FULL else ["--scale", scale])]
+    )

@@ -1,0 +1,29 @@
+"""The plan with all that the results have added to it: by searches, and by refinements."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from study.plan import Plan, make_plan
+from study.refine import refinements
+from study.search import extras_of, searches
+from trainables.store import Store
+
+
+def with_found(plan: Plan, store: Store) -> Plan:
+    """The plan with the points that were found so far beside its grids.
+
+    Args:
+        plan: of a study file, or of what was found before.
+        store: where searches and refinements are kept.
+    """
+    bare = replace(plan, searches=())
+    found = searches(bare, store)
+    extras = (
+        *refinements(bare, store),
+        *(extra for search in found for extra in extras_of(search)),
+    )
+    if not found and not extras:
+        return bare
+    described = tuple(search.describe() for search in found)
+    return replace(make_plan(plan.file, plan.chosen, extras), searches=described)
