@@ -86,7 +86,7 @@ def ablations(results: Results) -> Iterator[Ablation]:
     for group in plan.groups:
         for method in plan.methods:
             axes = {axis: axis_label(axis) for axis in plan.axes(method)}
-            rows = results.rows(group, method).rename(columns=axes)
+            rows = results.on_grid(group, method).rename(columns=axes)
             found = ablation(rows, list(axes.values()), names.ROBUST, results.client.cache)
             if found:
                 where = f"{method} on {group}"

@@ -29,6 +29,7 @@ from analysis.figures.effects import draw_effects
 from analysis.figures.files import Album, Drawing
 from analysis.figures.grid import Grid, all_measures, figure3_measures, grid, surfaces
 from analysis.figures.heatmap import draw_heatmaps, draw_widths
+from analysis.figures.history import draw_history
 from analysis.figures.interactive import interactive_surface
 from analysis.figures.property import draw_property, property_frame
 from analysis.figures.style import appearances, method_colours
@@ -41,6 +42,7 @@ from analysis.profiles import anchor, profiles
 from analysis.provenance import provenance
 from analysis.published import slips
 from analysis.runs import Results, find, read
+from analysis.searches import SearchView, search_views, searches_frame
 from analysis.tables.accuracy import AccuracyTable, accuracy_table, table_frame
 from analysis.tables.audit import TITLES, Audits, audit_frame, audit_table, read_audits
 from analysis.tables.latex import to_latex
@@ -90,6 +92,14 @@ class Effects:
     """An ablation as the page shows it."""
 
     found: Ablation
+    image: Drawing
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A search as the page shows it."""
+
+    view: SearchView
     image: Drawing
 
 
@@ -152,6 +162,7 @@ def _write(
         "surfaces": _write_surfaces(results, album),
         "overviews": _write_overviews(results, album),
         "effects": _write_effects(results, album),
+        "searches": _write_searches(results, album),
         "looks": look_closer(results, album),
         "property": _write_property(results, album),
         "profiles": [
@@ -248,6 +259,17 @@ def _write_effects(results: Results, album: Album) -> list[Effects]:
     if shown:
         album.add_data("effects", ablation_frame([effects.found for effects in shown]))
     return shown
+
+
+def _write_searches(results: Results, album: Album) -> list[Searched]:
+    """What was looked for and found; nothing where nothing was."""
+    views = search_views(results.plan)
+    if views:
+        album.add_data("searches", searches_frame(views))
+    return [
+        Searched(view, album.add_figure(f"search-{view.stem}", Drawing(draw_history, (view,))))
+        for view in views
+    ]
 
 
 def _write_claims(

@@ -122,6 +122,13 @@ class Results:
         """The rows of one data set, backbone and method."""
         return self._parts.get((group.dataset, group.backbone, method), self.frame.iloc[:0])
 
+    def on_grid(self, group: Group, method: str) -> pd.DataFrame:
+        """Those of them that lie on the method's grid, not beside it by a refinement."""
+        rows = self.rows(group, method)
+        for axis, values in self.plan.axes(method).items():
+            rows = rows[rows[axis].isin(values)]
+        return rows
+
     def trials(self, group: Group) -> pd.DataFrame:
         """One row a trial of a data set and backbone, whatever methods it answers for."""
         of = (self.frame["dataset"] == group.dataset) & (self.frame["backbone"] == group.backbone)

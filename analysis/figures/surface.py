@@ -201,7 +201,7 @@ def _legend(grid: Grid, colours: dict[str, str]) -> list[Patch | Line2D]:
         Patch(facecolor=colours[grid.method], label=f"{grid.method}, {seeds_of(grid)}")
     ]
     if grid.frame["refined"].any():
-        dot = {"marker": "o", "linestyle": "", "color": colours[grid.method]}
+        dot: dict[str, Any] = {"marker": "o", "linestyle": "", "color": colours[grid.method]}
         handles.append(Line2D([], [], label=f"{grid.method}, refined", **dot))
     seeds = int(grid.frame["baseline_seeds"].max())
     if seeds:

@@ -118,7 +118,7 @@ def run(
     except KeyboardInterrupt:
         console.print(f"{planned.name}: stopped; the same command goes on where it was")
         raise typer.Exit(128 + stopped_by[-1]) from None
-    if not planned.trials:
+    if not result.planned:
         console.print(f"{planned.name}: nothing to train; `study report` draws it")
         return
     done = result.planned - len(result.failed)

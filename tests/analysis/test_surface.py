@@ -268,3 +268,65 @@ def test_a_method_keeps_its_colour() -> None:
     colours = method_colours(["sce", "a", "isce"])
     assert colours["sce"] == COLOURS["sce"]
     assert len(set(colours.values())) == 3
+
+
+@pytest.fixture
+def refined(small: Results, group: Group) -> Results:
+    """The study with two seeds of a point between (1, 0.05) and (1.5, 0.05)."""
+    row = small.rows(group, "isce").iloc[[0]]
+    between = [
+        row.assign(seed=seed, arm="between", label="isce s=1.25 m=0.05", **{"loss.s": 1.25})
+        for seed in (0, 1)
+    ]
+    frame = pd.concat([small.frame, *between], ignore_index=True)
+    return Results(small.plan, frame, "", small.report_run, small.client)
+
+
+HEADLINE = Measure(names.ROBUST, "Headline")
+
+
+def test_refined_points_stand_beside_the_grid(
+    figure3: Grid, refined: Results, group: Group
+) -> None:
+    data = grid(refined, group, "isce", [HEADLINE])
+    pd.testing.assert_frame_equal(
+        data.values(HEADLINE), figure3.values(figure3.measures[1]), check_names=False
+    )
+    assert data.beside(HEADLINE).tolist() == [[1.25, 0.05, 0.2]]
+    assert not len(figure3.beside(figure3.measures[1]))
+    assert data.frame["refined"].sum() == 1
+
+
+def test_refined_points_are_dots_in_every_drawing(refined: Results, group: Group) -> None:
+    data = grid(refined, group, "isce", [HEADLINE])
+    figure = draw_figure3(data, COLOURS)
+    dots = [
+        tuple(float(value[0]) for value in line.get_data_3d())
+        for line in figure.axes[0].get_lines()
+        if line.get_marker() == "o"
+    ]
+    assert (1.25, 0.05, 20.0) in [tuple(round(value, 6) for value in dot) for dot in dots]
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts[:2] == ["isce, mean of 1 to 2 seeds", "isce, refined"]
+    heat = draw_heatmaps(data).axes[0]
+    (place,) = heat.collections[-1].get_offsets().tolist()
+    assert place == [0.5, 0.0]  # halfway between two cells of the lower row
+    turning = interactive_surface(data, COLOURS, first=names.ROBUST)
+    assert list(turning.data[1].x)[-1:] == [1.25]
+    assert list(turning.data[1].z)[-1:] == [20.0]
+
+
+def test_validation_may_choose_a_refined_point(refined: Results, group: Group) -> None:
+    frame = refined.frame.copy()
+    frame.loc[frame["arm"] == "between", names.ROBUST_VAL] = 0.9
+    chosen = Results(refined.plan, frame, "", refined.report_run, refined.client)
+    data = grid(chosen, group, "isce", [HEADLINE])
+    assert data.chosen(HEADLINE)["loss.s"].tolist() == [1.25]
+    draw_heatmaps(data)
+    draw_figure3(data, COLOURS)
+
+
+def test_what_matters_is_asked_of_the_grid_alone(refined: Results, group: Group) -> None:
+    rows = refined.on_grid(group, "isce")
+    assert set(rows["loss.s"]) == {1.0, 1.5, 2.0}
+    assert len(rows) == len(refined.rows(group, "isce")) - 2

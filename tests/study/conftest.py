@@ -1,10 +1,16 @@
-"""Study files for planning."""
+"""Study files for planning, and runs of them in this process."""
+
+import io
 
 import pytest
 import yaml
+from rich.console import Console
 
+from study.driver import run_study
 from study.files import read_study
 from study.plan import make_plan
+from study.progress import Display
+from trainables.store import Store
 
 BASE = {
     "study": "small",
@@ -38,3 +44,24 @@ def protocol_of():
         return protocol
 
     return find
+
+
+@pytest.fixture(scope="session")
+def run_plan():
+    """Runs a plan in process, all results in one folder; gives the result and what was said."""
+
+    def start(plan, folder):
+        console = Console(file=io.StringIO(), width=500)
+        result = run_study(
+            plan,
+            store=Store(str(folder / "store")),
+            data=str(folder / "data"),
+            tracking_uri=f"sqlite:///{folder}/mlflow.db",
+            artifacts=folder / "artifacts",
+            command="study run",
+            local=True,
+            display=Display(console),
+        )
+        return result, console.file.getvalue()
+
+    return start

@@ -1,16 +1,12 @@
 """The loop of a run, where what surrounds it fails."""
 
-import io
-
 import pytest
 import torch
 from mlflow.exceptions import MlflowException
-from rich.console import Console
 
 from study.choice import with_choices
-from study.driver import is_complete, run_study
+from study.driver import is_complete
 from study.lock import StudyLock
-from study.progress import Display
 from study.results import read_outcome, worst
 from study.tracking import Tracker
 from trainables import names
@@ -29,25 +25,9 @@ KEYS = {
 
 
 @pytest.fixture
-def run(plan_of, tmp_path):
+def run(plan_of, run_plan, tmp_path):
     """Runs a tiny study in process; gives the result and what was said."""
-
-    def start(**keys):
-        plan = plan_of(**{**KEYS, **keys})
-        console = Console(file=io.StringIO(), width=500)
-        result = run_study(
-            plan,
-            store=Store(str(tmp_path / "store")),
-            data=str(tmp_path / "data"),
-            tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
-            artifacts=tmp_path / "artifacts",
-            command="study run",
-            local=True,
-            display=Display(console),
-        )
-        return result, console.file.getvalue()
-
-    return start
+    return lambda **keys: run_plan(plan_of(**{**KEYS, **keys}), tmp_path)
 
 
 def failing(monkeypatch, name, times):
