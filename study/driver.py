@@ -66,6 +66,7 @@ def run_study(
 
     def complete(plan: Plan) -> None:
         """All trials of a plan."""
+        display.expect(len(plan.trials) + len(plan.candidates))
         tracker = Tracker(tracking_uri, plan, store, artifacts, command)
         here = site
         with _watching(plan, store, tracker, display, lock, failed) as watcher:
@@ -73,7 +74,7 @@ def run_study(
             for _ in range(ROUNDS + WAVES - 1):
                 if not left:
                     break
-                display.start(left, len(plan.trials) + len(plan.candidates))
+                display.start(left)
                 _executor(local)(left, here, watcher)
                 here = here.roomier if watcher.starved else here
                 left = watcher.left()
@@ -144,6 +145,7 @@ def sync_study(
     """
     with StudyLock(store, plan.name) as lock:
         plan = with_choices(with_found(plan, store), store)
+        display.expect(len(plan.trials) + len(plan.candidates))
         tracker = Tracker(tracking_uri, plan, store, artifacts, command)
         with _watching(plan, store, tracker, display, lock, {}) as watcher:
             left = watcher.left()

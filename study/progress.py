@@ -34,12 +34,15 @@ class Display:
         self._finished_here = 0
         self._live: Live | None = None
 
-    def start(self, left: Sequence[PlannedTrial], total: int) -> None:
-        """Says what there is to do, of how many trials."""
+    def expect(self, total: int) -> None:
+        """How many trials the study has."""
         self.total = total
+
+    def start(self, left: Sequence[PlannedTrial]) -> None:
+        """Says what there is to do."""
         self._work = self._finished_here + len(left)
-        cached = total - len(left)
-        self.say(f"{len(left)} of {total} trials to run, {cached} done already")
+        cached = self.total - len(left)
+        self.say(f"{len(left)} of {self.total} trials to run, {cached} done already")
         self._show()
 
     def _show(self) -> None:

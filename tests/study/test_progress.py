@@ -22,7 +22,8 @@ def test_plain_lines_where_output_is_no_terminal(plan_of):
     plan = plan_of(seeds=2)
     display = display_for(plan, terminal=False)
     first, second = plan.trials
-    display.start(plan.trials, len(plan.trials))
+    display.expect(len(plan.trials))
+    display.start(plan.trials)
     display.started(first)
     display.reported(Report(trial_id=first.id, done=False, epoch=6, cells=1))
     display.finished(first, Summary(clean=0.96, robust=0.5))
@@ -42,7 +43,8 @@ def test_a_live_display_in_a_terminal(plan_of):
     plan = plan_of(seeds=3)
     display = display_for(plan, terminal=True)
     first, second, _ = plan.trials
-    display.start(plan.trials, len(plan.trials))
+    display.expect(len(plan.trials))
+    display.start(plan.trials)
     display.started(first)
     display.finished(first, Summary(clean=0.96, robust=0.5))
     display.started(second)
@@ -57,7 +59,8 @@ def test_a_live_display_in_a_terminal(plan_of):
 def test_a_trial_is_counted_once_however_often_it_ends(plan_of):
     plan = plan_of()
     display = display_for(plan, terminal=False)
-    display.start(plan.trials, len(plan.trials))
+    display.expect(len(plan.trials))
+    display.start(plan.trials)
     for _ in range(2):
         display.started(plan.trials[0])
         display.finished(plan.trials[0], Summary(clean=1, robust=1))
