@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -34,7 +35,9 @@ def with_choices(plan: Plan, store: Store, without: Collection[str] = ()) -> Pla
         for place in dict.fromkeys(trial.place for trial in plan.trials)
         for arm in _chosen(plan, store, method, place, without)
     )
-    return make_plan(plan.file, chosen) if chosen != plan.chosen else plan
+    if chosen == plan.chosen:
+        return plan
+    return replace(make_plan(plan.file, chosen, plan.extras), searches=plan.searches)
 
 
 def _chosen(

@@ -7,6 +7,7 @@ training begins, so that none is lost or tried twice. `study.sampler` makes them
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -116,6 +117,16 @@ class Search:
     def done(self) -> bool:
         """Whether all suggestions were made, and have ended."""
         return not self.left and not self.open
+
+    @property
+    def told(self) -> str:
+        """How it stands: `isce on lenet5/mnist5k, tpe: 12 of 40 suggestions, 9 complete`."""
+        states = Counter(suggestion.state for suggestion in self.suggestions)
+        found = [f"{states[state]} {state}" for state in (COMPLETE, STOPPED, FAILED, OPEN)]
+        counts = ", ".join(count for count in found if not count.startswith("0 "))
+        made = f"{len(self.suggestions)} of {self.budget} suggestions"
+        where = f"{self.method} on {self.place}, {self.settings.sampler}"
+        return f"{where}: {made}{', ' if counts else ''}{counts}"
 
     def extra(self, suggestion: Suggestion) -> Extra:
         """A suggestion as a point that is only tried."""

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from analysis.runs import connect, search_runs
 from study.lock import living_holder
 from study.plan import Plan, PlannedTrial
+from study.search import searches
 from trainables import names
 from trainables.store import Store
 from trainables.trial import failure_of, record_of
@@ -50,11 +51,13 @@ class Status:
         study: its name.
         run_by: who runs it now, and since when they were last heard; empty for nobody.
         trials: all that are planned.
+        searches: how each stands, in words.
     """
 
     study: str
     run_by: str
     trials: tuple[TrialStatus, ...]
+    searches: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -81,7 +84,7 @@ def status_of(plan: Plan, store: Store, tracking_uri: str | None) -> Status:
     run_by = living_holder(store, plan.name) or ""
     running = _running(connect(tracking_uri), plan.name) if tracking_uri and run_by else set()
     trials = tuple(_status(trial, store, running=trial.id in running) for trial in plan.trials)
-    return Status(plan.name, run_by, trials)
+    return Status(plan.name, run_by, trials, tuple(search.told for search in searches(plan, store)))
 
 
 def _status(trial: PlannedTrial, store: Store, *, running: bool) -> TrialStatus:

@@ -47,6 +47,7 @@ def plan(
 ) -> None:
     """Shows what a study would train and attack, and how much of it is there already."""
     from study.driver import is_complete
+    from study.search import searches
     from trainables.store import Store
 
     store = Store(storage)
@@ -71,6 +72,8 @@ def plan(
     console = Console()
     console.print(f"{planned.name}: {models} models, {cells} cells")
     print_counts(console, methods)
+    for search in searches(planned, store):
+        console.print(f"  search: {escape(search.told)}")
 
 
 @app.command(
@@ -158,6 +161,8 @@ def status(
         states = [trial.state for trial in found.trials if name in trial.methods]
         methods[name] = {state: states.count(state) for state in STATES}
     print_counts(console, methods)
+    for told in found.searches:
+        console.print(f"  search: {escape(told)}")
     for trial in found.trials:
         if trial.state == FAILED:
             console.print(f"  failed: {escape(f'{trial.name}: {trial.reason}')}")

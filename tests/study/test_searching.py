@@ -11,6 +11,7 @@ import yaml
 from mlflow import MlflowClient
 from ray.tune.schedulers import TrialScheduler
 
+from study.choice import with_choices
 from study.driver import sync_study
 from study.files import read_study
 from study.found import with_found
@@ -19,6 +20,7 @@ from study.plan import make_plan
 from study.progress import Display
 from study.search import COMPLETE, FAILED, STOPPED, searches
 from study.spec import Stop
+from study.status import status_of
 from trainables import names
 from trainables.store import Store
 from trainables.trial import record_of
@@ -195,6 +197,21 @@ def test_optuna_has_every_suggestion_ended(found):
         ).fetchall()
     assert sorted(state for name, state in rows if "/wild/" in name) == ["FAIL"] * 7
     assert {state for name, state in rows if "/isce/" in name} == {"COMPLETE", "PRUNED"}
+
+
+def test_the_status_tells_how_it_stands(found):
+    told = status_of(found.plan, found.store, None).searches
+    assert told[0].startswith("isce on lenet5/mnist5k, random: 7 of 7 suggestions, ")
+    assert told[1] == "wild on lenet5/mnist5k, random: 7 of 7 suggestions, 7 failed"
+
+
+def test_a_choice_keeps_what_was_found(found):
+    path = str(found.folder / "small.yaml")
+    audited = with_found(make_plan(read_study(path, ["audit={n: 20}"])), found.store)
+    chosen = with_choices(audited, found.store)
+    assert chosen.chosen  # validation has chosen
+    assert [trial.id for trial in chosen.trials] == [trial.id for trial in found.plan.trials]
+    assert chosen.searches == found.plan.searches
 
 
 def test_the_plan_tells_the_analysis(found):
