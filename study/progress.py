@@ -25,7 +25,8 @@ class Display:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.total = 0
-        self.done: set[str] = set()
+        self.ahead = 0  # trials that have not ended
+        self._ended_now: set[str] = set()  # each counts once
         self.failures = 0
         self.running: dict[str, tuple[PlannedTrial, float, str]] = {}
         self.recent: list[Text] = []
@@ -37,12 +38,22 @@ class Display:
     def expect(self, total: int) -> None:
         """How many trials the study has."""
         self.total = total
+        self._begin(total)
+
+    @property
+    def done(self) -> int:
+        """How many trials have ended, in this run or before."""
+        return self.total - self.ahead
+
+    def _begin(self, ahead: int) -> None:
+        self.ahead = ahead
+        self._ended_now = set()
 
     def start(self, left: Sequence[PlannedTrial]) -> None:
         """Says what there is to do."""
         self._work = self._finished_here + len(left)
-        cached = self.total - len(left)
-        self.say(f"{len(left)} of {self.total} trials to run, {cached} done already")
+        self._begin(len(left))
+        self.say(f"{len(left)} of {self.total} trials to run, {self.done} done already")
         self._show()
 
     def _show(self) -> None:
@@ -53,7 +64,9 @@ class Display:
     def search(self, search: Search) -> None:
         """Says what a search has to do."""
         left = search.left + len(search.open)
-        self._work, self.total = self._finished_here + left, max(self.total, len(self.done)) + left
+        self._work = self._finished_here + left
+        self.total += search.left  # what was suggested is planned
+        self._begin(left)
         how = f"{search.settings.sampler}, {search.budget} suggestions, {left} of them to try"
         self.say(f"searching {search.method} on {search.place}: {how}")
         self._show()
@@ -113,7 +126,9 @@ class Display:
         self._tell(Text(f"{trial.name}: FAILED, {reason}", style="red"))
 
     def _ended(self, trial: PlannedTrial) -> None:
-        self.done.add(trial.id)
+        if trial.id not in self._ended_now:
+            self._ended_now.add(trial.id)
+            self.ahead = max(self.ahead - 1, 0)
         if self.running.pop(trial.id, None) is not None:
             self._finished_here += 1
 
@@ -121,7 +136,7 @@ class Display:
         if self._live is not None:
             self.recent = [*self.recent, line][-RECENT:]
         else:
-            count = f"[{len(self.done)}/{self.total}] "
+            count = f"[{self.done}/{self.total}] "
             self.console.print(Text(count).append_text(line).append(self._eta()), soft_wrap=True)
 
     def _eta(self) -> str:
@@ -136,10 +151,10 @@ class Display:
         return ProgressBar(total, done, width=24)
 
     def _render(self) -> RenderableType:
-        left = self.total - len(self.done) - len(self.running)
-        counts = f"{len(self.done)} done, {len(self.running)} running, {self.failures} failed"
+        left = max(self.ahead - len(self.running), 0)
+        counts = f"{self.done} done, {len(self.running)} running, {self.failures} failed"
         table = Table.grid(padding=(0, 2))
-        table.add_row(Text("all trials", style="bold"), self._bar(len(self.done), self.total))
+        table.add_row(Text("all trials", style="bold"), self._bar(self.done, self.total))
         for trial, share, state in self.running.values():
             table.add_row(Text(trial.name), self._bar(share, 1.0), Text(state))
         return Group(

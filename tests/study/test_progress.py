@@ -72,3 +72,15 @@ def test_names_are_text_not_markup(plan_of):
     display = display_for(plan, terminal=False)
     display.failed(plan.trials[0], "[red]x[/red] [1, 2]")
     assert "[red]x[/red] [1, 2]" in shown(display)
+
+
+def test_what_was_done_before_is_counted(plan_of):
+    plan = plan_of(seeds=3)
+    display = display_for(plan, terminal=False)
+    display.expect(len(plan.trials))
+    display.start(plan.trials[2:])
+    display.started(plan.trials[2])
+    display.finished(plan.trials[2], Summary(clean=0.96, robust=0.5))
+    first, second = shown(display).splitlines()
+    assert first == "1 of 3 trials to run, 2 done already"
+    assert second.startswith("[3/3] ")
