@@ -15,11 +15,12 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunData, RunTag
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from analysis.audit import Audit, judge
 from analysis.plan import Group
@@ -54,6 +55,41 @@ class Summary:
     robust: float
 
 
+@dataclass(frozen=True)
+class Tracked:
+    """What has to be known of a run; MLflow's own object holds its metrics, and is slow to fetch.
+
+    Attributes:
+        folder: address of its artifacts.
+        shows: digest of what it shows.
+        reason: why it failed.
+        described: whether it has its params.
+        stamp: of the report's run, see `names.STAMP`.
+    """
+
+    id: str
+    folder: str
+    status: str
+    shows: str = ""
+    reason: str = ""
+    described: bool = False
+    stamp: str = ""
+
+    @staticmethod
+    def of(run: Run) -> Tracked:
+        """What MLflow says of it."""
+        tags = run.data.tags
+        return Tracked(
+            id=run.info.run_id,
+            folder=run.info.artifact_uri,
+            status=run.info.status,
+            shows=tags.get(_SHOWS, ""),
+            reason=tags.get(names.REASON, ""),
+            described=bool(run.data.params),
+            stamp=tags.get(names.STAMP, ""),
+        )
+
+
 class Tracker:
     """Writes a study's runs.
 
@@ -76,21 +112,24 @@ class Tracker:
         self.described = Described(describe(plan, command))
         self.experiment = self._experiment(uri, artifacts)
         self._runs = self._known_runs()
+        self._drawn: dict[str, set[tuple[float, float]]] = {}  # points of curves, by trial
         self._publish_plan()
-        self._is_stamped = bool(self._report.data.tags.get(names.STAMP))
+        self._is_stamped = bool(self._report.stamp)
 
     def started(self, trial: PlannedTrial) -> None:
         """Shows a trial as running."""
         self._unstamp()
         run = self._run(trial)
-        if run.info.status != "RUNNING":
-            self.client.update_run(run.info.run_id, status="RUNNING")
+        if run.status != "RUNNING":
+            self.client.update_run(run.id, status="RUNNING")
+            self._runs[trial.id] = replace(run, status="RUNNING")
 
     def epochs(self, trial: PlannedTrial, epochs: Iterable[Mapping[str, float]]) -> None:
         """Adds points of the training curves, in one call."""
-        metrics = [metric for epoch in epochs for metric in _curve(epoch)]
-        if metrics:
-            self._log(self._run(trial).info.run_id, metrics)
+        added = list(epochs)
+        if added:
+            self._log(self._run(trial).id, [metric for epoch in added for metric in _curve(epoch)])
+            self._drawn.setdefault(trial.id, set()).update(map(_place, added))
 
     def finished(self, trial: PlannedTrial) -> Summary:
         """Writes a trial's results from the store and ends its run.
@@ -127,41 +166,42 @@ class Tracker:
         ]
         self._unstamp()
         now = int(record.get("time", time.time()) * 1000)
-        logged = [metric for epoch in record.get("history", []) for metric in _curve(epoch)]
+        drawn = self._drawn.pop(trial.id, ())  # MLflow is slow to see that it has a point already
+        new = [epoch for epoch in record.get("history", []) if _place(epoch) not in drawn]
+        logged = [metric for epoch in new for metric in _curve(epoch)]
         logged += [Metric(key, value, now, step) for key, value, step in results]
-        run_id = self._run(trial, _start(record)).info.run_id
-        self._log(run_id, logged, self._tags(trial, outcomes, record, verdict.mark))
-        self._artifacts(run_id, trial, outcomes, findings, verdict)
+        run = self._run(trial, _start(record))
+        self._log(run.id, logged, self._tags(trial, outcomes, record, verdict.mark))
+        self._write_files(run, self._files(trial, outcomes, findings, verdict))
         dataset = Dataset(trial.model.dataset.name, trial.model.dataset.checksum[:16], "code", "{}")
-        self.client.log_inputs(run_id, [DatasetInput(dataset)])
-        self.client.set_terminated(run_id, "FINISHED", now)
-        self._runs[trial.id] = self.client.get_run(run_id)
+        self.client.log_inputs(run.id, [DatasetInput(dataset)])
+        self.client.set_terminated(run.id, "FINISHED", now)
+        self._runs[trial.id] = replace(run, status="FINISHED", reason="")
         return _summary(trial, {key: value for key, value, _ in results})
 
     def given_up(self, trial: PlannedTrial, epoch: int) -> None:
         """Ends the run of a training that a search has given up."""
         self._unstamp()
-        run_id = self._run(trial).info.run_id
-        self.client.set_tag(run_id, names.STOPPED, f"epoch {epoch}")
-        self.client.set_terminated(run_id, "FINISHED")
-        self._runs[trial.id] = self.client.get_run(run_id)
+        run = self._run(trial)
+        self.client.set_tag(run.id, names.STOPPED, f"epoch {epoch}")
+        self.client.set_terminated(run.id, "FINISHED")
+        self._runs[trial.id] = replace(run, status="FINISHED")
 
     def failed(self, trial: PlannedTrial, reason: str) -> None:
         """Ends a trial's run as failed, with the reason and what the store knows of it."""
         self._unstamp()
-        run_id = self._run(trial).info.run_id
-        self.client.set_tag(run_id, names.REASON, reason)
-        record = record_of(self.store, trial.id)
-        self.client.log_text(run_id, _failure_text(reason, record), names.FAILURE_FILE)
-        self.client.set_terminated(run_id, "FAILED")
+        run = self._run(trial)
+        self.client.set_tag(run.id, names.REASON, reason)
+        told = _failure_text(reason, record_of(self.store, trial.id))
+        self._write_files(run, {names.FAILURE_FILE: told.encode()})
+        self.client.set_terminated(run.id, "FAILED")
+        self._runs[trial.id] = replace(run, status="FAILED", reason=reason)
 
     def shows_failure(self, trial: PlannedTrial, reason: str) -> bool:
-        """Whether a trial's run had ended as failed for this reason when the tracker was opened."""
+        """Whether a trial's run has ended as failed for this reason."""
         run = self._runs.get(trial.id)
-        if run is None or run.info.status != "FAILED":
-            return False
-        tags = run.data.tags
-        return tags.get(names.REASON) == reason and tags.get(_SHOWS) == _digest(trial)
+        wanted = ("FAILED", reason, _digest(trial))
+        return run is not None and (run.status, run.reason, run.shows) == wanted
 
     def stopped(self) -> None:
         """Leaves no run behind that says it is running when nobody works on it.
@@ -176,19 +216,15 @@ class Tracker:
         if not self._is_stamped:
             if self.database is not None:
                 _optimize(self.database)
-            self.client.set_tag(self._report.info.run_id, names.STAMP, uuid.uuid4().hex)
+            self.client.set_tag(self._report.id, names.STAMP, uuid.uuid4().hex)
 
     def stale(self, trial: PlannedTrial) -> bool:
         """Whether the run of a trial that is whole in the store has still to be written."""
         run = self._runs.get(trial.id)
-        return (
-            run is None
-            or run.info.status != "FINISHED"
-            or run.data.tags.get(_SHOWS) != _digest(trial)
-        )
+        return run is None or run.status != "FINISHED" or run.shows != _digest(trial)
 
     @property
-    def _report(self) -> Run:
+    def _report(self) -> Tracked:
         return self._runs[names.REPORT]
 
     def _unstamp(self) -> None:
@@ -196,7 +232,7 @@ class Tracker:
 
         At every trial: a driver with another store may have tracked here, and ended, meanwhile.
         """
-        self.client.set_tag(self._report.info.run_id, names.STAMP, "")
+        self.client.set_tag(self._report.id, names.STAMP, "")
         self._is_stamped = False
 
     def _experiment(self, uri: str, artifacts: Path) -> str:
@@ -216,54 +252,56 @@ class Tracker:
         self.client.set_experiment_tag(self.experiment, *_KIND)
         if names.REPORT not in self._runs:
             self._create("report", {names.ROLE: names.REPORT}, names.REPORT)
-        run_id = self._report.info.run_id
-        self.client.log_text(run_id, json.dumps(self.described.raw, indent=1), names.PLAN_FILE)
-        self.client.log_text(run_id, self.plan.file.text, names.STUDY_FILE)
-        self.client.set_terminated(run_id, "FINISHED")
+        files = {
+            names.PLAN_FILE: json.dumps(self.described.raw, indent=1).encode(),
+            names.STUDY_FILE: self.plan.file.text.encode(),
+        }
+        self._write_files(self._report, files)
+        self.client.set_terminated(self._report.id, "FINISHED")
 
-    def _known_runs(self) -> dict[str, Run]:
+    def _known_runs(self) -> dict[str, Tracked]:
         """This experiment's runs by trial id, and the report's."""
-        runs: dict[str, Run] = {}
+        runs: dict[str, Tracked] = {}
         for run in search_runs(self.client, self.experiment):
             tags = run.data.tags
             role = tags.get(names.ROLE)
             if role in (names.TRIAL, names.CANDIDATE, names.REPORT):
-                runs[tags.get(names.TRIAL_ID) or role] = _without_metrics(run)
+                runs[tags.get(names.TRIAL_ID) or role] = Tracked.of(run)
         return runs
 
-    def _run(self, trial: PlannedTrial, started: int | None = None) -> Run:
+    def _run(self, trial: PlannedTrial, started: int | None = None) -> Tracked:
         """The trial's run, made if there is none.
 
         One of an earlier plan is made anew, never mended: params cannot change, and of several
         values of a metric MLflow shows the largest.
         """
         run = self._runs.get(trial.id)
-        if run is not None and run.data.tags.get(_SHOWS) != _digest(trial):
+        if run is not None and run.shows != _digest(trial):
             # Readers ask which trials' runs users have deleted: this one is none of them.
-            self.client.set_tag(run.info.run_id, names.ROLE, names.REPLACED)
-            self.client.delete_run(run.info.run_id)
+            self.client.set_tag(run.id, names.ROLE, names.REPLACED)
+            self.client.delete_run(run.id)
             run = None
         if run is None:
             role = names.CANDIDATE if trial.candidate else names.TRIAL
             tags = {names.ROLE: role, names.TRIAL_ID: trial.id, _SHOWS: _digest(trial)}
             tags |= _static_tags(trial)
             run = self._create(trial.name, tags, trial.id, started)
-        if not run.data.params:
-            params = trial.params()
+        if not run.described:
             hyper = [
                 Metric(f"{names.HYPER}{key}", float(value), 0, 0)
                 for key, value in numeric(trial.point).items()
             ]
-            self.client.log_batch(
-                run.info.run_id, hyper, [Param(key, value) for key, value in params.items()]
-            )
-            run = self._runs[trial.id] = self.client.get_run(run.info.run_id)
+            params = [Param(key, value) for key, value in trial.params().items()]
+            self.client.log_batch(run.id, hyper, params)
+            run = self._runs[trial.id] = replace(run, described=True)
         return run
 
-    def _create(self, name: str, tags: dict[str, str], key: str, started: int | None = None) -> Run:
-        self._runs[key] = self.client.create_run(
-            self.experiment, started, {**tags, "git": self.git}, run_name=name
-        )
+    def _create(
+        self, name: str, tags: dict[str, str], key: str, started: int | None = None
+    ) -> Tracked:
+        tags = {**tags, "git": self.git}
+        run = self.client.create_run(self.experiment, started, tags, run_name=name)
+        self._runs[key] = Tracked.of(run)
         return self._runs[key]
 
     def _log(self, run_id: str, metrics: list[Metric], tags: Iterable[RunTag] = ()) -> None:
@@ -287,34 +325,38 @@ class Tracker:
         }
         return [RunTag(key, value) for key, value in tags.items()]
 
-    def _artifacts(
+    def _files(
         self,
-        run_id: str,
         trial: PlannedTrial,
         outcomes: Mapping[str, Outcome],
         findings: Mapping[str, Finding],
         verdict: Audit,
-    ) -> None:
+    ) -> dict[str, bytes]:
+        """The artifacts of a finished trial's run, by path."""
         cells = {
             name: {"cell_id": trial.cell_ids[name], "config": cell.spec()}
             for name, cell in trial.cells.items()
         }
-        self.client.log_text(run_id, json.dumps(cells, indent=1), names.CELLS_FILE)
-        self.client.log_text(run_id, verdict.to_json(), names.AUDIT_FILE)
+        arrays = {
+            f"{names.DIAGNOSTICS_FOLDER}/{label}.safetensors": finding.arrays
+            for label, finding in findings.items()
+        }
+        return {
+            names.CELLS_FILE: json.dumps(cells, indent=1).encode(),
+            names.AUDIT_FILE: verdict.to_json().encode(),
+            names.OUTCOMES_FILE: frame(self.plan.protocol(trial), outcomes).to_parquet(index=False),
+            **arrays,
+        }
+
+    def _write_files(self, run: Tracked, files: Mapping[str, bytes]) -> None:
+        """Artifacts, at their own address: by its run's id, MLflow would first fetch that run."""
         with tempfile.TemporaryDirectory() as folder:
-            found = frame(self.plan.protocol(trial), outcomes)
-            found.to_parquet(Path(folder, names.OUTCOMES_FILE), index=False)
-            shown = Path(folder, names.DIAGNOSTICS_FOLDER)
-            shown.mkdir()
-            for label, finding in findings.items():
-                (shown / f"{label}.safetensors").write_bytes(finding.arrays)
-            self.client.log_artifacts(run_id, folder)
-
-
-def _without_metrics(run: Run) -> Run:
-    """What is asked of a run that is there already; its metrics are most of it."""
-    params = [Param(key, value) for key, value in run.data.params.items()]
-    return Run(run.info, RunData([], params, [RunTag(*tag) for tag in run.data.tags.items()]))
+            for name, data in files.items():
+                path = Path(folder, name)
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(data)
+            place = get_artifact_repository(run.folder, tracking_uri=self.client.tracking_uri)
+            place.log_artifacts(folder)  # type: ignore[no-untyped-call]
 
 
 def _optimize(path: Path) -> None:
@@ -347,6 +389,11 @@ def _start(record: Mapping[str, Any]) -> int | None:
     """When training began, in milliseconds; None while nothing is known of it."""
     history = record.get("history")
     return int(1000 * (history[0]["time"] - history[0]["seconds"])) if history else None
+
+
+def _place(epoch: Mapping[str, float]) -> tuple[float, float]:
+    """Names a point of the curves: a model that was trained again has others."""
+    return epoch["epoch"], epoch["time"]
 
 
 def _curve(epoch: Mapping[str, float]) -> list[Metric]:

@@ -13,7 +13,7 @@ from mlflow.entities import ViewType
 
 from analysis.audit import Audit
 from study import results, tracking
-from study.tracking import Tracker, clipped
+from study.tracking import Tracked, Tracker, clipped
 from trainables import names
 from trainables.errors import BrokenInvariant
 from trainables.execution import Execution
@@ -226,14 +226,14 @@ def test_a_tidy_end_lets_sqlite_count_its_indices(tracked, tmp_path):
     assert {"metrics", "latest_metrics", "params", "tags"} <= counted
 
 
-def test_what_a_driver_keeps_of_known_runs_has_no_metrics(tracked):
+@pytest.mark.parametrize("end", ["started", "finished", "failed"])
+def test_what_a_driver_knows_of_a_run_is_what_mlflow_says(tracked, end):
     tracker, trial = tracked()
-    tracker.finished(trial)
+    getattr(tracker, end)(trial, *(["why"] if end == "failed" else []))
+    known = tracker._runs[trial.id]
+    assert known == Tracked.of(runs(tracker)[0])
     again, _ = tracked()
-    known = again._runs[trial.id]
-    assert not known.data.metrics
-    assert known.data.params == runs(tracker)[0].data.params
-    assert known.data.tags == runs(tracker)[0].data.tags
+    assert again._runs[trial.id] == known
 
 
 @pytest.mark.parametrize("write", ["started", "finished", "failed"])
