@@ -53,8 +53,10 @@ def run_on_ray(trials: Sequence[PlannedTrial], site: Site, listener: Listener) -
     A Ray that runs already is used where `RAY_ADDRESS` names it, else one is started here
     and ended after.
     """
-    grid = tune.grid_search([_job(trial, site) for trial in trials])
-    _run(site, listener, {"job": grid})
+    # Of a grid Tune would make all points first, and for each a deep copy of the whole grid.
+    jobs = iter([_job(trial, site) for trial in trials])
+    drawn = tune.sample_from(lambda _: next(jobs))
+    _run(site, listener, {"job": drawn}, num_samples=len(trials))
 
 
 def search_on_ray(searching: Searching, site: Site) -> None:
