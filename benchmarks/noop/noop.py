@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import time
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from trainables.backbones.base import Backbone
@@ -38,7 +42,14 @@ class Specks(Dataset):
 
 @component("flat", revision=1)
 class Flat(Backbone):
-    """A linear layer."""
+    """A linear layer.
+
+    Attributes:
+        seconds: how long it takes to be built, at no cost of processor time. If it takes any, it
+            is noted in the folder `$NOOP_NOTES`, on which of Ray's nodes, from when to when.
+    """
+
+    seconds: Annotated[float, Field(ge=0)] = 0.0
 
     @property
     def trunk_width(self) -> int:
@@ -47,4 +58,14 @@ class Flat(Backbone):
 
     def trunk(self, shape: tuple[int, int, int]) -> nn.Sequential:
         """Flatten, linear."""
+        if self.seconds:
+            self._wait()
         return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 4))
+
+    def _wait(self) -> None:
+        import ray
+
+        began = time.time()
+        time.sleep(self.seconds)
+        note = [ray.get_runtime_context().get_node_id(), began, time.time()]
+        Path(os.environ["NOOP_NOTES"], f"{os.getpid()}-{began}").write_text(json.dumps(note))
