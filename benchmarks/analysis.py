@@ -125,7 +125,9 @@ def study(runs: int) -> dict[str, Any]:
 
 
 class Bulk:
-    """What the tracker needs of a client, kept as rows; artifacts are written at once."""
+    """What the tracker needs of a client, kept as rows; artifacts it writes itself."""
+
+    tracking_uri = None
 
     def __init__(self, location: Path, pattern: Mapping[str, Any]) -> None:
         self.location = location
@@ -141,20 +143,21 @@ class Bulk:
     ) -> Any:
         run_id = uuid.uuid4().hex
         self.run = SimpleNamespace(
-            info=SimpleNamespace(run_id=run_id, status="RUNNING"),
+            info=SimpleNamespace(
+                run_id=run_id,
+                status="RUNNING",
+                artifact_uri=f"{self.location.as_uri()}/{run_id}/artifacts",
+            ),
             data=SimpleNamespace(params={}, tags={**tags, "mlflow.runName": run_name}),
             row={
                 **self.pattern,
                 "run_uuid": run_id,
                 "name": run_name,
                 "start_time": start_time or int(time.time() * 1000),
-                "artifact_uri": f"{self.location.as_uri()}/{run_id}/artifacts",
             },
             latest={},
         )
-        return self.run
-
-    def get_run(self, run_id: str) -> Any:
+        self.run.row["artifact_uri"] = self.run.info.artifact_uri
         return self.run
 
     def log_batch(
@@ -180,12 +183,6 @@ class Bulk:
     def set_tag(self, run_id: str, key: str, value: str) -> None:
         """The report run's stamp: no concern of ours, it is set when all is there."""
 
-    def log_text(self, run_id: str, text: str, path: str) -> None:
-        self._folder(run_id).joinpath(path).write_text(text, encoding="utf-8")
-
-    def log_artifacts(self, run_id: str, folder: str) -> None:
-        shutil.copytree(folder, self._folder(run_id), dirs_exist_ok=True)
-
     def log_inputs(self, run_id: str, datasets: Sequence[Any]) -> None:
         for _ in datasets:
             self._add("inputs", destination_id=run_id)
@@ -197,11 +194,6 @@ class Bulk:
             for key, value in getattr(self.run.data, table).items():
                 self._add(table, key=key, value=value, run_uuid=run_id)
         self.rows.setdefault("latest_metrics", []).extend(self.run.latest.values())
-
-    def _folder(self, run_id: str) -> Path:
-        folder = self.location / run_id / "artifacts"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
 
 
 def drawn(trial: Any, name: str) -> Any:
@@ -279,8 +271,8 @@ class File:
     def __init__(self, frame: Any) -> None:
         self.data = frame.to_parquet(index=False)
 
-    def to_parquet(self, path: Path, index: bool) -> None:
-        path.write_bytes(self.data)
+    def to_parquet(self, index: bool) -> bytes:
+        return self.data
 
 
 def tracker_of(folder: Path, plan: Any) -> Any:
