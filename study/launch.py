@@ -11,7 +11,7 @@ import math
 import os
 import signal
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from ray.tune.schedulers import (
     MedianStoppingRule,
 )
 from ray.tune.search import Searcher
+from ray.tune.search.sample import Domain
 
 from study.listener import Listener
 from study.plan import PlannedTrial
@@ -53,10 +54,8 @@ def run_on_ray(trials: Sequence[PlannedTrial], site: Site, listener: Listener) -
     A Ray that runs already is used where `RAY_ADDRESS` names it, else one is started here
     and ended after.
     """
-    # Of a grid Tune would make all points first, and for each a deep copy of the whole grid.
-    jobs = iter([_job(trial, site) for trial in trials])
-    drawn = tune.sample_from(lambda _: next(jobs))
-    _run(site, listener, {"job": drawn}, num_samples=len(trials))
+    jobs = _Listed(_job(trial, site) for trial in trials)
+    _run(site, listener, {"job": jobs}, num_samples=len(trials))
 
 
 def search_on_ray(searching: Searching, site: Site) -> None:
@@ -99,6 +98,23 @@ def _run(site: Site, listener: Listener, space: dict[str, Any], **how: Any) -> N
             if callback.error is not None:  # Tune would tell it as a traceback in a text
                 raise callback.error from None
             raise
+
+
+class _Listed(Domain):
+    """Jobs, each drawn once and in their order.
+
+    Of a grid Tune makes all points before the first trial starts, and for each of them a deep
+    copy of the whole grid.
+    """
+
+    def __init__(self, jobs: Iterable[dict[str, Any]]) -> None:
+        self._left = iter(list(jobs))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Listed:
+        return self  # Tune draws each trial's from a copy of its space
+
+    def sample(self, config: Any = None, size: int = 1, random_state: Any = None) -> Any:
+        return next(self._left)
 
 
 class _Suggesting(Searcher):

@@ -122,6 +122,55 @@ def test_writing_twice_changes_nothing(tracked):
     assert len(history) == 2
 
 
+def sent(tracker, monkeypatch):
+    """What the tracker asks of MLflow from now on: calls, and the curves' points by epoch."""
+    calls, points = [], []
+
+    def spied(name, real):
+        def call(*arguments, **options):
+            calls.append(name)
+            if name == "log_batch":
+                metrics = arguments[1]
+                points.extend(m.step for m in metrics if m.key == names.TRAIN_LOSS)
+            return real(*arguments, **options)
+
+        return call
+
+    for name in dir(tracker.client):
+        real = getattr(tracker.client, name)
+        if not name.startswith("_") and callable(real):
+            monkeypatch.setattr(tracker.client, name, spied(name, real))
+    return calls, points
+
+
+def test_a_trial_takes_few_calls(tracked, store, monkeypatch):
+    """Each costs milliseconds, and the driver makes them for all workers."""
+    tracker, trial = tracked()
+    calls, points = sent(tracker, monkeypatch)
+    tracker.started(trial)
+    tracker.epochs(trial, record_of(store, trial.id)["history"])
+    tracker.finished(trial)
+    assert calls == [
+        *("set_tag", "create_run", "log_batch", "log_batch"),
+        *("set_tag", "log_batch", "log_inputs", "set_terminated"),
+    ]
+    assert points == [1, 2]
+
+
+def test_what_mlflow_may_lack_of_a_curve_is_sent(tracked, store, monkeypatch):
+    """Of a model that was trained again, or that an earlier driver has followed."""
+    history = record_of(store, tracked()[1].id)["history"]
+    tracker, trial = tracked()
+    _, points = sent(tracker, monkeypatch)
+    tracker.epochs(trial, [{**history[0], "time": 1.0}, history[1]])
+    tracker.finished(trial)
+    assert points == [1, 2, 1]
+    again, _ = tracked()
+    _, points = sent(again, monkeypatch)
+    again.finished(trial)
+    assert points == [1, 2]
+
+
 def test_a_long_study_file_is_noted_as_far_as_mlflow_keeps_it(tracked):
     tracker, _ = tracked(question="Does it help?\n" * 2_000)
     tags = tracker.client.get_experiment(tracker.experiment).tags
