@@ -22,6 +22,7 @@ from study.plan import PlannedTrial
 from study.site import Site
 from study.spec import Resources
 from trainables.errors import NoRoom, StudyError
+from trainables.packing import packs
 from trainables.trainable import StudyTrainable
 from trainables.trial import Report
 
@@ -50,7 +51,7 @@ def run_on_ray(trials: Sequence[PlannedTrial], site: Site, listener: Listener) -
         share = {"cpu": site.resources.cpu, "gpu": _gpu_share(site.resources)}
         tuner = tune.Tuner(
             tune.with_resources(StudyTrainable, share),
-            param_space={"job": tune.grid_search([_job(trial, site) for trial in trials])},
+            param_space={"job": tune.grid_search(_jobs(trials, site))},
             tune_config=tune.TuneConfig(
                 reuse_actors=True, trial_name_creator=_id, trial_dirname_creator=_id
             ),
@@ -83,7 +84,8 @@ class _Callback(tune.Callback):
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        self.listener.started(_id(trial))
+        for trial_id in _ids(trial):
+            self.listener.started(trial_id)
 
     def on_trial_result(
         self,
@@ -94,7 +96,8 @@ class _Callback(tune.Callback):
         **info: Any,
     ) -> None:
         try:
-            self.listener.reported(Report(**result["report"]))
+            for report in result["reports"]:
+                self.listener.reported(Report(**report))
         except StudyError as error:
             self.error = error
             raise
@@ -104,22 +107,41 @@ class _Callback(tune.Callback):
     ) -> None:
         details = str(trial.get_error() or "").strip()
         cause = details.splitlines()[-1:]
-        self.listener.lost(_id(trial), ": ".join(["its worker died", *cause]), details)
+        for trial_id in _ids(trial):
+            self.listener.lost(trial_id, ": ".join(["its worker died", *cause]), details)
 
 
-def _job(trial: PlannedTrial, site: Site) -> dict[str, Any]:
-    return {
-        "trial_id": trial.id,
-        "ids": [trial.id, *(cell.id(trial.id) for cell in trial.job().cells)],
-        "trial": trial.job().dump(),
+def _jobs(trials: Sequence[PlannedTrial], site: Site) -> list[dict[str, Any]]:
+    """What each worker is sent: a pack of trials, mostly of one."""
+    packing, gpu = site.resources.pack, _gpu_share(site.resources) > 0
+    common = {
+        "packing": packing,
         "storage": site.store.url,
         "execution": site.execution,
         "plugins": site.plugins,
     }
+    return [
+        {"trials": [_job(trial) for trial in pack], **common}
+        for pack in packs(trials, site.store, packing, _slots(site.resources), gpu=gpu)
+    ]
+
+
+def _job(trial: PlannedTrial) -> dict[str, Any]:
+    return {
+        "trial_id": trial.id,
+        "ids": [trial.id, *(cell.id(trial.id) for cell in trial.job().cells)],
+        "trial": trial.job().dump(),
+    }
+
+
+def _ids(trial: TuneTrial) -> list[str]:
+    """Of all trials of a pack."""
+    return [job["trial_id"] for job in trial.config["job"]["trials"]]
 
 
 def _id(trial: TuneTrial) -> str:
-    return str(trial.config["job"]["trial_id"])
+    """The first trial's, by which Tune knows a pack."""
+    return _ids(trial)[0]
 
 
 def _check_room(resources: Resources) -> None:
@@ -132,6 +154,13 @@ def _check_room(resources: Resources) -> None:
 
 def _gpu_share(resources: Resources) -> float:
     return resources.gpu if ray.cluster_resources().get("GPU", 0) else 0
+
+
+def _slots(resources: Resources) -> int:
+    """How many workers run at once."""
+    there, share = ray.cluster_resources(), _gpu_share(resources)
+    slots = there.get("CPU", 1) // resources.cpu
+    return max(1, int(min(slots, there["GPU"] / share) if share else slots))
 
 
 @contextlib.contextmanager

@@ -8,17 +8,16 @@ from study.listener import Listener
 from study.plan import PlannedTrial
 from study.site import Site
 from trainables.execution import prepare
-from trainables.trial import Trial
+from trainables.packing import Pack, packs
 
 
 def run_local(trials: Sequence[PlannedTrial], site: Site, listener: Listener) -> None:
     """Advances every trial to its end; failures are reported, not raised."""
     execution = prepare(**site.execution)
-    for planned in trials:
-        listener.started(planned.id)
-        trial = Trial(planned.job(), site.store, execution)
-        report = trial.advance()
-        while not report.done:
-            listener.reported(report)
-            report = trial.advance()
-        listener.reported(report)
+    for pack in packs(trials, site.store, site.resources.pack, slots=1):
+        for trial in pack:
+            listener.started(trial.id)
+        life = Pack([trial.job() for trial in pack], site.store, execution, site.resources.pack)
+        while not life.done:
+            for report in life.advance():
+                listener.reported(report)
