@@ -192,6 +192,11 @@ class Member(Trainer):
 
     ahead: Epoch | None = None
 
+    @property
+    def done(self) -> bool:
+        """Whether all epochs have been trained and told."""
+        return self.ahead is None and super().done
+
     def epoch(self) -> Epoch:
         """The epoch that was trained already, or one alone."""
         if self.ahead is None:
