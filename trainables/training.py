@@ -30,7 +30,7 @@ class Epoch:
         epoch: counted from 1.
         train_loss, train_accuracy: means over the epoch's batches as they were trained on.
         validation_accuracy: over the whole validation split, after the epoch.
-        seconds: wall time of the epoch.
+        seconds: wall time of the epoch; where a pack trained it, its share of that.
         time: when it ended, seconds since 1970; MLflow's timestamp, kept so that a
             rebuilt run equals the first.
     """
