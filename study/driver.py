@@ -76,7 +76,7 @@ def run_study(
                     break
                 display.start(left)
                 _executor(local)(left, here, watcher)
-                here = here.roomier if watcher.starved else here
+                here = (here.roomier if watcher.starved else here).unpacked
                 left = watcher.left()
             watcher.end(left)
 
@@ -263,6 +263,8 @@ class _Watcher:
 
     def lost(self, trial_id: str, reason: str, details: str = "") -> None:
         trial = self.trials[trial_id]
+        if trial_id in self.failed:
+            return  # before another of its pack took the worker with it
         if not is_complete(trial, self.store):  # a worker that died after its last cell lost none
             self.losses[trial_id] = reason, details
             self.display.lost(trial, reason)

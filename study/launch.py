@@ -32,6 +32,7 @@ from study.searching import Searching
 from study.site import Site
 from study.spec import Resources
 from trainables.errors import NoRoom, StudyError
+from trainables.packing import packs
 from trainables.trainable import StudyTrainable
 from trainables.trial import SLICE_SECONDS, Report
 
@@ -54,8 +55,9 @@ def run_on_ray(trials: Sequence[PlannedTrial], site: Site, listener: Listener) -
     A Ray that runs already is used where `RAY_ADDRESS` names it, else one is started here
     and ended after.
     """
-    jobs = _Listed(_job(trial, site) for trial in trials)
-    _run(site, listener, {"job": jobs}, num_samples=len(trials))
+    with _session():
+        jobs = _jobs(trials, site)
+        _run(site, listener, {"job": _Listed(jobs)}, num_samples=len(jobs))
 
 
 def search_on_ray(searching: Searching, site: Site) -> None:
@@ -134,7 +136,7 @@ class _Suggesting(Searcher):
         if trial is None:
             return Searcher.FINISHED
         seconds = 0.0 if self.searching.stop else SLICE_SECONDS  # a stop rule hears each epoch
-        return {"job": _job(trial, self.site, seconds)}
+        return {"job": _job([trial], self.site, seconds)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -193,7 +195,8 @@ class _Callback(tune.Callback):
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        self.listener.started(_id(trial))
+        for trial_id in _ids(trial):
+            self.listener.started(trial_id)
 
     def on_trial_result(
         self,
@@ -203,11 +206,11 @@ class _Callback(tune.Callback):
         result: dict[str, Any],
         **info: Any,
     ) -> None:
-        report = Report(**result["report"])
-        if report.done:
-            self._ended.add(report.trial_id)
+        reports = [Report(**report) for report in result["reports"]]
+        self._ended |= {report.trial_id for report in reports if report.done}
         try:
-            self.listener.reported(report)
+            for report in reports:
+                self.listener.reported(report)
         except StudyError as error:
             self.error = error
             raise
@@ -223,14 +226,24 @@ class _Callback(tune.Callback):
     ) -> None:
         details = str(trial.get_error() or "").strip()
         cause = details.splitlines()[-1:]
-        self.listener.lost(_id(trial), ": ".join(["its worker died", *cause]), details)
+        for trial_id in _ids(trial):
+            self.listener.lost(trial_id, ": ".join(["its worker died", *cause]), details)
 
 
-def _job(trial: PlannedTrial, site: Site, seconds: float = SLICE_SECONDS) -> dict[str, Any]:
+def _jobs(trials: Sequence[PlannedTrial], site: Site) -> list[dict[str, Any]]:
+    """What each worker is sent: a pack of trials, mostly of one."""
+    gpu = _gpu_share(site.resources) > 0
+    slots = _slots(site.resources)
+    found = packs(trials, site.store, site.resources.pack, slots, gpu=gpu)
+    return [_job(pack, site) for pack in found]
+
+
+def _job(
+    pack: Sequence[PlannedTrial], site: Site, seconds: float = SLICE_SECONDS
+) -> dict[str, Any]:
     return {
-        "trial_id": trial.id,
-        "ids": [trial.id, *(cell.id(trial.id) for cell in trial.job().cells)],
-        "trial": trial.job().dump(),
+        "trials": [_described(trial) for trial in pack],
+        "packing": site.resources.pack,
         "storage": site.store.url,
         "execution": site.execution,
         "plugins": site.plugins,
@@ -238,8 +251,22 @@ def _job(trial: PlannedTrial, site: Site, seconds: float = SLICE_SECONDS) -> dic
     }
 
 
+def _described(trial: PlannedTrial) -> dict[str, Any]:
+    return {
+        "trial_id": trial.id,
+        "ids": [trial.id, *(cell.id(trial.id) for cell in trial.job().cells)],
+        "trial": trial.job().dump(),
+    }
+
+
+def _ids(trial: TuneTrial) -> list[str]:
+    """Of all trials of a pack."""
+    return [job["trial_id"] for job in trial.config["job"]["trials"]]
+
+
 def _id(trial: TuneTrial) -> str:
-    return str(trial.config["job"]["trial_id"])
+    """The first trial's, by which Tune knows a pack."""
+    return _ids(trial)[0]
 
 
 def _folder(trial: TuneTrial) -> str:

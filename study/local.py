@@ -9,6 +9,7 @@ from study.plan import PlannedTrial
 from study.searching import Searching
 from study.site import Site
 from trainables.execution import prepare
+from trainables.packing import Pack, packs
 from trainables.training import watched
 from trainables.trial import Trial
 
@@ -16,14 +17,13 @@ from trainables.trial import Trial
 def run_local(trials: Sequence[PlannedTrial], site: Site, listener: Listener) -> None:
     """Advances every trial to its end; failures are reported, not raised."""
     execution = prepare(**site.execution)
-    for planned in trials:
-        trial = Trial(planned.job(), site.store, execution)
-        listener.started(planned.id)
-        report = trial.advance()
-        while not report.done:
-            listener.reported(report)
-            report = trial.advance()
-        listener.reported(report)
+    for pack in packs(trials, site.store, site.resources.pack, slots=1):
+        for trial in pack:
+            listener.started(trial.id)
+        life = Pack([trial.job() for trial in pack], site.store, execution, site.resources.pack)
+        while not life.done:
+            for report in life.advance():
+                listener.reported(report)
 
 
 def search_local(searching: Searching, site: Site) -> None:

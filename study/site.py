@@ -32,6 +32,11 @@ class Site:
         return replace(self, resources=self.resources.model_copy(update={"gpu": gpu}))
 
     @property
+    def unpacked(self) -> Site:
+        """The same for one trial a worker: what killed one then takes no other with it."""
+        return replace(self, resources=self.resources.model_copy(update={"pack": 1}))
+
+    @property
     def execution(self) -> dict[str, Any]:
         """What a worker prepares itself by (`trainables.execution.prepare`)."""
         return {

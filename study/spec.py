@@ -194,6 +194,12 @@ class Search(Part):
         return self
 
 
+def _as_packing(value: Any) -> Any:
+    if value == "auto" or (type(value) is int and value >= 1):
+        return value
+    raise ValueError(f"expected a number of models from 1 or 'auto', found {value!r}")
+
+
 class Resources(Part):
     """What one trial takes; infrastructure, so it reaches no id.
 
@@ -201,11 +207,15 @@ class Resources(Part):
         cpu: cores, and threads, of a trial.
         gpu: share of a GPU where there is one.
         channels_last: convolutions' memory layout; about a quarter faster on the CPU.
+        pack: models that differ in their loss or seed alone and are trained as one network by
+            one worker; `auto` is up to 8, on a GPU 16, where their first steps show that it is
+            faster. No result depends on it but for rounding.
     """
 
     cpu: Annotated[int, Field(ge=1, strict=True)] = 1
     gpu: Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)] = 0.25
     channels_last: Annotated[bool, Field(strict=True)] = True
+    pack: Annotated[int | Literal["auto"], BeforeValidator(_as_packing)] = 1
 
 
 class Drawing(Part):

@@ -75,9 +75,14 @@ class Classifier(nn.Module):
         """Deployed logits, (B, K)."""
         return self.head.deployed(self.raw(images, draws))
 
+    def inputs(self, images: Tensor, draws: Draws | None = None) -> Tensor:
+        """What the backbone is given: images after the transform, normalised."""
+        normalised: Tensor = (self.transform(images, draws) - self.mean) / self.std
+        return normalised
+
     def features(self, images: Tensor, draws: Draws | None = None) -> Tensor:
         """Penultimate features h, (B, D), in the parameters' precision."""
-        inputs = (self.transform(images, draws) - self.mean) / self.std
+        inputs = self.inputs(images, draws)
         lower = self.autocast is not None and self.training
         with torch.autocast(inputs.device.type, dtype=self.autocast, enabled=lower):
             features: Tensor = self.backbone(inputs)
@@ -92,7 +97,10 @@ class Classifier(nn.Module):
         self, images: Tensor, labels: Tensor, draws: Draws | None = None
     ) -> TrainingPass:
         """Training losses, deployed logits and features of a batch."""
-        features = self.features(images, draws)
+        return self.training_pass_from(self.features(images, draws), labels)
+
+    def training_pass_from(self, features: Tensor, labels: Tensor) -> TrainingPass:
+        """The same of a batch whose features, (B, D), are there already."""
         with torch.no_grad():
             logits = self.head.deployed(self.head(features))
         return TrainingPass(self.head.loss(features, labels), logits, features)

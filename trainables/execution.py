@@ -34,8 +34,13 @@ class Execution:
     channels_last: bool = True
     data: Path = Path()
 
-    def record(self) -> dict[str, Any]:
-        """What a result may depend on beside its configuration."""
+    def record(self, packing: int = 1) -> dict[str, Any]:
+        """What a result may depend on beside its configuration.
+
+        Args:
+            packing: the most models that a model's steps were shared with, itself among them;
+                left out where it was trained alone.
+        """
         cuda = self.device.type == "cuda"
         name = torch.cuda.get_device_name(self.device) if cuda else platform.machine()
         return {
@@ -46,6 +51,7 @@ class Execution:
             "cuda": torch.version.cuda if cuda else None,
             "python": platform.python_version(),
             "host": platform.node(),
+            **({"packing": packing} if packing > 1 else {}),
         }
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from trainables.augmentation import augmented
-from trainables.classifier import Classifier, build_classifier
+from trainables.classifier import Classifier, TrainingPass, build_classifier
 from trainables.config import ModelConfig
 from trainables.datasets.base import Splits
 from trainables.errors import NonFiniteLoss
@@ -30,7 +30,7 @@ class Epoch:
         epoch: counted from 1.
         train_loss, train_accuracy: means over the epoch's batches as they were trained on.
         validation_accuracy: over the whole validation split, after the epoch.
-        seconds: wall time of the epoch.
+        seconds: wall time of the epoch; where a pack trained it, its share of that.
         time: when it ended, seconds since 1970; MLflow's timestamp, kept so that a
             rebuilt run equals the first.
         watched: accuracy under the attack that a search may end the training by, if it has one.
@@ -49,6 +49,42 @@ def watched(epoch: Mapping[str, float]) -> float:
     """The accuracy by which a search may end a training: under the attack it has, or clean."""
     under_attack = epoch.get("watched")
     return epoch["validation_accuracy"] if under_attack is None else under_attack
+
+
+class Batch(NamedTuple):
+    """What a step is made of.
+
+    Attributes:
+        step: counted from the training's first, 0 ... `total` - 1.
+        total: steps of the whole training.
+        images: as they are trained on, (B, C, H, W) in [0, 1].
+        labels: true classes, (B,).
+        draws: of this batch in this epoch, for whatever else is drawn.
+    """
+
+    step: int
+    total: int
+    images: Tensor
+    labels: Tensor
+    draws: Draws
+
+
+class Tally:
+    """What an epoch's steps add up to.
+
+    Attributes:
+        losses: each step's mean loss.
+        correct: images got right as they were trained on.
+    """
+
+    def __init__(self) -> None:
+        self.losses: list[Tensor] = []
+        self.correct: Tensor | int = 0
+
+    def add(self, batch: Batch, passed: TrainingPass) -> None:
+        """Counts a step."""
+        self.losses.append(passed.losses.detach().mean())
+        self.correct = self.correct + (passed.logits.argmax(dim=1) == batch.labels).sum()
 
 
 def new_classifier(config: ModelConfig, execution: Execution) -> Classifier:
@@ -82,6 +118,7 @@ class Trainer:
             weight_decay=config.training.weight_decay,
         )
         self.history: list[Epoch] = []
+        self.packing = 1  # the most models that shared a step with it: trainables/packing.py
 
     @property
     def done(self) -> bool:
@@ -95,8 +132,24 @@ class Trainer:
             NonFiniteLoss: says at which epoch and step, and what the loss was; or that the
                 epoch's last step left weights that are not finite.
         """
+        started, tally = time.perf_counter(), Tally()
+        self.classifier.train()
+        for batch in self.batches():
+            tally.add(batch, self.descend(batch))
+        return self.conclude(tally, time.perf_counter() - started)
+
+    def conclude(self, tally: Tally, seconds: float) -> Epoch:
+        """The record of the epoch whose steps have been made.
+
+        Args:
+            tally: of its steps.
+            seconds: that they took.
+
+        Raises:
+            NonFiniteLoss: as `epoch` does.
+        """
         started, number = time.perf_counter(), len(self.history) + 1
-        losses, correct = self._descend(number)
+        losses = torch.stack(tally.losses).cpu()
         wrong = (~losses.isfinite()).nonzero()
         if len(wrong):
             step = int(wrong[0])
@@ -108,49 +161,46 @@ class Trainer:
         record = Epoch(
             epoch=number,
             train_loss=float(losses.mean()),
-            train_accuracy=correct / len(self.splits.train),
+            train_accuracy=int(tally.correct) / len(self.splits.train),
             validation_accuracy=accuracy(self.classifier, self.splits.validation),
-            seconds=time.perf_counter() - started,
+            seconds=seconds + time.perf_counter() - started,
             time=time.time(),
         )
         self.history.append(record)
         return record
 
-    def _descend(self, number: int) -> tuple[Tensor, int]:
-        """One pass over the training images: each step's mean loss, and images got right."""
-        self.classifier.train()
-        train, seed = self.splits.train, self.config.seed
+    def batches(self) -> Iterator[Batch]:
+        """The next epoch's, in the order that the seed says."""
+        train, training, seed = self.splits.train, self.config.training, self.config.seed
+        number = len(self.history) + 1
         order = torch.randperm(len(train), generator=generator(seed, "batches", number))
-        batches = order.to(train.pixels.device).split(self.config.training.batch_size)
-        losses, correct = [], torch.zeros((), dtype=torch.long, device=train.device)
-        for step, index in enumerate(batches):
-            self._set_rate((number - 1) * len(batches) + step, len(batches))
+        indices = order.to(train.pixels.device).split(training.batch_size)
+        for step, index in enumerate(indices, (number - 1) * len(indices)):
             images, labels = train.batch(index)
             draws = Draws((seed, "training", number), index)
-            images = augmented(images, self.config.training.augment, draws)
-            passed = self.config.regime.training_pass(self.classifier, images, labels, draws)
-            loss = passed.losses.mean()
-            self._step(loss)
-            self.classifier.head.update(passed.features.detach(), labels)
-            losses.append(loss.detach())
-            correct += (passed.logits.detach().argmax(dim=1) == labels).sum()
-        return torch.stack(losses).cpu(), int(correct)
+            images = augmented(images, training.augment, draws)
+            yield Batch(step, training.epochs * len(indices), images, labels, draws)
 
-    def _set_rate(self, step: int, steps_per_epoch: int) -> None:
-        """Sets each group's learning rate for a step, counted from the training's first."""
+    def descend(self, batch: Batch) -> TrainingPass:
+        """One step, from the pass over a batch to the weights after it."""
+        passed = self.config.regime.training_pass(
+            self.classifier, batch.images, batch.labels, batch.draws
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        passed.losses.mean().backward()
+        self.update(batch, passed)
+        return passed
+
+    def update(self, batch: Batch, passed: TrainingPass) -> None:
+        """What a step does once the gradients are there."""
         training = self.config.training
-        factor = training.schedule.factor(step, training.epochs * steps_per_epoch)
+        factor = training.schedule.factor(batch.step, batch.total)
         for rate, group in zip(self.rates, self.optimizer.param_groups, strict=True):
             group["lr"] = training.lr * rate * factor
-
-    def _step(self, loss: Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.config.training.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(
-                self.classifier.parameters(), self.config.training.clip_norm
-            )
+        if training.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.classifier.parameters(), training.clip_norm)
         self.optimizer.step()
+        self.classifier.head.update(passed.features.detach(), batch.labels)
 
     def save(self) -> dict[str, bytes]:
         """Weights, optimiser and history, as objects of a store entry."""
@@ -167,6 +217,7 @@ class Trainer:
                 {
                     "history": [asdict(epoch) for epoch in self.history],
                     "groups": optimizer["param_groups"],
+                    "packing": self.packing,
                 }
             ).encode(),
         }
@@ -181,6 +232,7 @@ class Trainer:
             state.setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict({"state": state, "param_groups": progress["groups"]})
         self.history = [Epoch(**epoch) for epoch in progress["history"]]
+        self.packing = progress.get("packing", 1)
 
 
 def _rates(classifier: Classifier) -> dict[float, list[nn.Parameter]]:

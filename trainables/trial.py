@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from trainables.classifier import Classifier
 from trainables.config import Cell, TrialConfig, model_from
@@ -18,6 +18,8 @@ from trainables.evaluation import measure, watched_accuracy
 from trainables.execution import Execution, free_memory, is_out_of_memory
 from trainables.store import Store
 from trainables.training import Epoch, Trainer, load_weights, new_classifier, weights_of
+
+R = TypeVar("R")
 
 SLICE_SECONDS = 5.0  # work between two reports: a driver that hears more often is the bottleneck
 
@@ -52,12 +54,19 @@ class Report:
 class Trial:
     """A model's life; every finished piece of it is in the store and is never repeated."""
 
-    def __init__(self, config: TrialConfig, store: Store, execution: Execution) -> None:
+    def __init__(
+        self,
+        config: TrialConfig,
+        store: Store,
+        execution: Execution,
+        trainer: type[Trainer] = Trainer,
+    ) -> None:
         self.config = config
         self.store = store
         self.execution = execution
         self.id = config.model.id
         self.record = _new_record()
+        self._new_trainer = trainer
         self._trainer: Trainer | None = None
         self._classifier: Classifier | None = None
         self._missing: list[Cell] | None = None
@@ -67,8 +76,20 @@ class Trial:
 
     def advance(self, seconds: float = SLICE_SECONDS) -> Report:
         """One step, with whatever goes wrong caught, recorded and reported."""
+        return self._guarded(lambda: self._step(seconds))
+
+    def open(self) -> Report | None:
+        """Finds what has been done already, ahead of the first step; reports what goes wrong."""
+        return self._guarded(lambda: self._open() if self._missing is None else None)
+
+    @property
+    def trainer(self) -> Trainer | None:
+        """What trains it, while it is open and there are epochs to go."""
+        return None if self._trained() else self._trainer
+
+    def _guarded(self, work: Callable[[], R]) -> R | Report:
         try:
-            return self._step(seconds)
+            return work()
         except DamagedEntry as error:  # it is set aside by now: make it anew
             self._forget()
             return Report(trial_id=self.id, done=False, warning=str(error))
@@ -105,7 +126,7 @@ class Trial:
         """Finds in the store what has been done already."""
         self.record = self.store.read_json(f"trials/{self.id}", "record.json") or self.record
         if not self.store.has(f"models/{self.id}"):
-            self._trainer = Trainer(self.config.model, self._splits(), self.execution)
+            self._trainer = self._new_trainer(self.config.model, self._splits(), self.execution)
             if self.store.has(f"progress/{self.id}"):
                 self._trainer.load(self.store.read(f"progress/{self.id}"))
         else:
@@ -154,7 +175,7 @@ class Trial:
                 "weights.safetensors": weights_of(self._trainer.classifier),
                 "config.json": _json(self.config.model.spec()),
                 "history.json": _json(self.record["history"]),
-                "execution.json": _json(self.execution.record()),
+                "execution.json": _json(self.record["execution"]),
             },
         )
         self.store.remove(f"progress/{self.id}")
@@ -228,7 +249,10 @@ class Trial:
     def _write_record(self) -> None:
         if self._trainer is not None:
             self.record["history"] = [asdict(epoch) for epoch in self._trainer.history]
-        self.record["execution"] = self.execution.record()
+            packing = self._trainer.packing
+        else:
+            packing = self.record.get("execution", {}).get("packing", 1)
+        self.record["execution"] = self.execution.record(packing)
         self.record["time"] = time.time()
         self.store.write(f"trials/{self.id}", {"record.json": _json(self.record)})
 

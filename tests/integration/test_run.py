@@ -137,7 +137,7 @@ def test_a_failed_trial_is_told_and_the_study_goes_on(folder):
     folder.file.write_text(
         text.replace("sce: {loss: sce}", "sce: {loss: sce, training: {lr: 1e30}}", 1)
     )
-    output = folder.study("run", "tiny.yaml", expect=1)
+    output = folder.study("run", "tiny.yaml", "--set", "resources.pack=4", expect=1)
     assert "4 of 5 trials have all their results" in output
     assert "non-finite loss" in output
     assert "Traceback" not in output
@@ -145,6 +145,12 @@ def test_a_failed_trial_is_told_and_the_study_goes_on(folder):
     assert statuses["sce"].info.status == "FAILED"
     assert "non-finite loss" in statuses["sce"].data.tags[names.REASON]
     assert statuses["isce"].info.status == "FINISHED"
+    packing = [
+        json.loads(path.read_text()).get("packing", 1)
+        for place in folder.entries("models")
+        for path in Path(place).glob("execution.*.json")
+    ]
+    assert packing == [2] * 4  # two workers, two packs
 
 
 def test_a_damaged_outcome_is_set_aside_and_measured_again(finished, folder):
@@ -198,7 +204,8 @@ def test_more_cores_than_there_are_is_told(folder):
 
 
 def test_a_worker_that_dies_costs_no_trial(folder, running):
-    process = running("run", "tiny.yaml", "--set", "training.epochs=6")
+    packed = ("--set", "resources.pack=3")
+    process = running("run", "tiny.yaml", "--set", "training.epochs=6", *packed)
     for line in process.stdout:
         if line.startswith("[1/5]"):
             break

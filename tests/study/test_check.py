@@ -53,6 +53,11 @@ PGD = {"eps": 0.04, "steps": 3}
         ({"choose": {"method": "scee"}}, "choose.method: no method 'scee'"),
         ({"choose": {"method": "sce", "split": "test"}}, "choose.split: expected 'validation'"),
         ({"resources": {"cpu": 0}}, "resources.cpu: expected"),
+        (
+            {"resources": {"pack": 0}},
+            "resources.pack: expected a number of models from 1 or 'auto', found 0",
+        ),
+        ({"resources": {"pack": True}}, "from 1 or 'auto', found True"),
         ({"resources": {"gpus": 1}}, "resources.gpus: unknown key; did you mean 'gpu'?"),
         ({"resources": {"channels_last": 1}}, "resources.channels_last: expected a valid boolean"),
         (

@@ -6,6 +6,7 @@ from mlflow.exceptions import MlflowException
 
 from study.choice import with_choices
 from study.driver import is_complete
+from study.local import run_local
 from study.lock import StudyLock
 from study.results import read_outcome, worst
 from study.tracking import Tracker
@@ -137,6 +138,69 @@ def test_what_never_fits_fails_in_the_end(run, monkeypatch):
     (reason,) = result.failed.values()
     assert reason == "no result after 4 tries: OutOfMemoryError: CUDA out of memory"
     assert said.count("it will be tried again") == 4
+
+
+PACKED = {
+    "methods": {
+        "sce": {"loss": "sce"},
+        "isce": {"loss": {"name": "isce", "s": 1, "m": [0.1, 0.2]}},
+    },
+    "attacks": {"pgd": {"eps": 0.5, "budget": "l2_abs", "steps": 1}},
+}
+
+
+def test_a_pack_gives_the_same_results_under_the_same_ids(run, plan_of, tmp_path):
+    plan = plan_of(**{**KEYS, **PACKED})
+    found = {}
+    for size in (1, 3):
+        result, _ = run(**PACKED, resources={"pack": size})
+        assert not result.failed
+        store = Store(str(tmp_path / "store"))
+        found[size] = {
+            (trial.id, name): read_outcome(store, trial.id, cell).accuracy
+            for trial in plan.trials
+            for name, cell in trial.cell_ids.items()
+        }
+        histories = [record_of(store, trial.id)["history"][0] for trial in plan.trials]
+        found[size]["loss"] = [epoch["train_loss"] for epoch in histories]
+        records = [record_of(store, trial.id)["execution"] for trial in plan.trials]
+        assert [record.get("packing", 1) for record in records] == [size] * 3
+        (tmp_path / "store").rename(tmp_path / f"store-{size}")
+    assert found[1].pop("loss") == pytest.approx(found[3].pop("loss"), rel=1e-4)
+    assert found[1] == found[3]
+
+
+def test_a_trial_that_failed_is_not_lost_with_its_pack(run, monkeypatch):
+    real = run_local
+
+    def dying(trials, site, listener):
+        real(trials, site, listener)
+        for trial in trials:
+            listener.lost(trial.id, "its worker died")
+
+    def epoch(trainer):
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr(Trainer, "epoch", epoch)
+    monkeypatch.setattr("study.driver.run_local", dying)
+    result, said = run()
+    assert list(result.failed.values()) == ["RuntimeError: no luck"]
+    assert "will be tried again" not in said
+
+
+def test_what_is_tried_again_is_tried_alone(run, monkeypatch):
+    sizes = []
+
+    def dying(trials, site, listener):
+        sizes.append(site.resources.pack)
+        for trial in trials:
+            listener.started(trial.id)
+            listener.lost(trial.id, "its worker died")
+
+    monkeypatch.setattr("study.driver.run_local", dying)
+    result, _ = run(resources={"pack": 3})
+    assert sizes == [3, 1, 1, 1]
+    assert list(result.failed.values()) == ["no result after 4 tries: its worker died"]
 
 
 TRANSFER = {

@@ -42,6 +42,11 @@ def test_record_tells_what_a_result_may_depend_on():
     assert set(record) == {"device", "threads", "channels_last", "torch", "cuda", "python", "host"}
 
 
+def test_record_tells_of_packing_where_there_was_any():
+    assert Execution().record(packing=4)["packing"] == 4
+    assert "packing" not in Execution().record(packing=1)
+
+
 def test_data_are_kept_in_the_users_cache(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere/cache")
     assert default_data() == Path("/somewhere/cache/robust-loss-study/data")

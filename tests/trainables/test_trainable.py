@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -13,15 +15,25 @@ from trainables.trainable import StudyTrainable
 
 @pytest.fixture
 def job(model_config, tmp_path):
-    """Makes the job of one model and one cell."""
-    model = model_config()
+    """Makes the job of a pack of two models, with one cell each."""
     cell = Cell(probe=Clean(), split="test", n=5)
-
-    def make(**keys):
-        return {
+    dataset = {"name": "mnist5k", "subset": {"train": 20, "validation": 10}}
+    models = [
+        model_config(loss, dataset=dataset, epochs=1, batch_size=20) for loss in ("sce", "isce")
+    ]
+    trials = [
+        {
             "trial_id": model.id,
             "ids": [model.id, cell.id(model.id)],
             "trial": TrialConfig(model=model, cells=(cell,)).dump(),
+        }
+        for model in models
+    ]
+
+    def make(**keys):
+        return {
+            "trials": trials,
+            "packing": 2,
             "storage": str(tmp_path),
             "execution": {
                 "threads": torch.get_num_threads(),
@@ -37,24 +49,32 @@ def job(model_config, tmp_path):
     return make
 
 
-def test_takes_up_the_trial_of_a_job(job):
+def test_takes_up_the_trials_of_a_job_and_reports_each(job):
     worker = StudyTrainable.__new__(StudyTrainable)
     assert worker.reset_config({"job": job()})
-    assert worker.life.id == job()["trial_id"]
-    assert not worker.life.execution.channels_last
+    ids = [trial["trial_id"] for trial in job()["trials"]]
+    assert [life.id for life in worker.life.left] == ids
+    assert not worker.life.left[0].execution.channels_last
+    results = []
+    while not results or not results[-1]["done"]:
+        results.append(worker.step())
+    told = [[report["trial_id"] for report in result["reports"]] for result in results]
+    assert told == [ids, ids[:1], ids[1:]]
+    assert [result["reports"][-1]["done"] for result in results] == [False, True, True]
+    assert json.loads(json.dumps(results)) == results  # plain data
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=["model", "cell"])
 def test_other_ids_than_the_drivers_are_refused(job, place):
     # As where a plugin's source differs: its numbers must not bear the driver's ids.
-    ids = job()["ids"]
-    ids[place] = "0" * 16
+    trials = job()["trials"]
+    trials[-1]["ids"][place] = "0" * 16
     worker = StudyTrainable.__new__(StudyTrainable)
-    with pytest.raises(BadPlugin, match="has other ids to this worker"):
-        worker.reset_config({"job": job(ids=ids)})
+    with pytest.raises(BadPlugin, match=f"{trials[-1]['trial_id']} has other ids to this worker"):
+        worker.reset_config({"job": job(trials=trials)})
 
 
 def test_plugins_are_loaded_first(job):
     worker = StudyTrainable.__new__(StudyTrainable)
     with pytest.raises(BadPlugin, match="cannot import plugin 'no_such_package'"):
-        worker.reset_config({"job": job(plugins=("no_such_package",), trial="not read")})
+        worker.reset_config({"job": job(plugins=("no_such_package",), trials="not read")})
