@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -39,7 +40,7 @@ def check(file: StudyFile) -> list[tuple[Place, Study]]:
             continue
         places = list(at_places(part.data, part.overrides, found))
         for place, data in places:
-            study = _checked(data, found)
+            study = _checked(_anchored(data, part.folder), found)
             if study is not None:
                 checked.append((place, study))
         if not places:  # what is wrong with its data or backbone is told by the check of all
@@ -79,6 +80,7 @@ def _checked(data: dict[str, Any], told: list[Mistake]) -> Study | None:
     study, mistakes = _outline(data)
     mistakes += _plugin_mistakes(data)  # first: what they register is looked up below
     mistakes += _component_mistakes(data)
+    mistakes += _origin_mistakes(data)
     mistakes += _size_mistakes(data)
     mistakes += _reference_mistakes(data)
     mistakes += _headline_mistakes(data)
@@ -154,6 +156,44 @@ def _mapping(node: Any) -> dict[str, Any]:
 
 def _mappings(node: Any) -> Iterable[tuple[str, dict[str, Any]]]:
     return [(name, item) for name, item in _mapping(node).items() if isinstance(item, dict)]
+
+
+def _anchored(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A study's data with checkpoints by their absolute paths."""
+
+    def anchored(node: Any) -> Any:
+        if isinstance(node, list):
+            return [anchored(item) for item in node]
+        return str(folder / Path(node).expanduser()) if isinstance(node, str) else node
+
+    methods = {
+        name: {**method, "checkpoint": anchored(method["checkpoint"])}
+        for name, method in _mappings(data.get("methods"))
+        if "checkpoint" in method
+    }
+    return {**data, "methods": {**data["methods"], **methods}} if methods else data
+
+
+def _origin_mistakes(data: Mapping[str, Any]) -> Iterator[Mistake]:
+    """A method is trained, with a loss, or has a checkpoint, and nothing of training."""
+    for name, method in _mappings(data.get("methods")):
+        where = f"methods.{name}"
+        if method.get("checkpoint") is not None:
+            for key, why in _TRAINS.items():
+                if key in method:
+                    yield Mistake(f"{where}.{key}", f"a checkpoint is not trained: {why}")
+        elif method.get("loss") is None:
+            yield Mistake(f"{where}.loss", "missing")
+        elif "normalize" in method:
+            what = "stands with a `checkpoint` alone: else images are normalised as their data set"
+            yield Mistake(f"{where}.normalize", what)
+
+
+_TRAINS = {
+    "regime": "leave it out",
+    "training": "leave it out",
+    "seeds": "leave it out; several checkpoints of one arm are a list, `checkpoint: [a, b]`",
+}
 
 
 def _size_mistakes(data: Mapping[str, Any]) -> Iterator[Mistake]:

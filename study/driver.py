@@ -19,6 +19,7 @@ from study.plan import Plan, PlannedTrial
 from study.progress import Display
 from study.site import Site
 from study.tracking import Tracker
+from trainables.checkpoint import bring
 from trainables.errors import BrokenInvariant, DamagedEntry, StudyIsRunning
 from trainables.store import Store
 from trainables.trial import Report, failure_of, note_failure, record_of
@@ -71,6 +72,7 @@ def run_study(
                 if not left:
                     break
                 display.start(left)
+                _bring(left, store)
                 _executor(local)(left, here, watcher)
                 here = here.roomier if watcher.starved else here
                 left = watcher.left()
@@ -121,6 +123,13 @@ def _fetch(trials: Sequence[PlannedTrial], folder: Path) -> None:
     datasets = [trial.model.dataset for trial in trials]
     for dataset in {type(dataset): dataset for dataset in datasets}.values():
         dataset.fetch(folder)
+
+
+def _bring(trials: Sequence[PlannedTrial], store: Store) -> None:
+    """Puts the checkpoints of trials into the store: workers may not see this machine's files."""
+    for trial in trials:
+        if trial.checkpoint is not None and not store.has(f"models/{trial.id}"):
+            bring(trial.model, trial.checkpoint, store)
 
 
 def _executor(local: bool) -> Executor:
@@ -205,7 +214,7 @@ class _Watcher:
             self.starved = True
             self.lost(trial.id, report.starved)
         elif report.waits:
-            self.losses[trial.id] = "it needs another model, which could not be trained", ""
+            self.losses[trial.id] = "it needs a model that is not there, and could not be made", ""
             self.display.waits(trial)
         elif not is_complete(trial, self.store):
             self.lost(trial.id, "its worker's results bear other ids: is its code another version?")

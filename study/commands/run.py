@@ -50,7 +50,11 @@ def plan(
     from trainables.store import Store
 
     planned, store = plan_of(source, overrides, scale), Store(storage)
-    trained = {trial.id for trial in planned.trials if store.has(f"models/{trial.id}")}
+    trained = {
+        trial.id
+        for trial in planned.trials
+        if trial.checkpoint is not None or store.has(f"models/{trial.id}")
+    }
     attacked = {trial.id for trial in planned.trials if is_complete(trial, store)}
     methods = {}
     for name in planned.methods:
@@ -64,12 +68,17 @@ def plan(
     models = len(planned.trials)
     cells = sum(len(trial.job().cells) for trial in planned.trials)
     if as_json:
-        found = {"study": planned.name, "models": models, "cells": cells, "methods": methods}
+        found = {
+            **{"study": planned.name, "models": models, "cells": cells, "methods": methods},
+            "left_out": planned.left_out,
+        }
         print(json.dumps(found, indent=1))
         return
     console = Console()
     console.print(f"{planned.name}: {models} models, {cells} cells")
     print_counts(console, methods)
+    for line in planned.left_out:
+        console.print(escape(line))
 
 
 @app.command(
