@@ -15,8 +15,9 @@ from study.settle import explain, settle, settle_labelled, settle_training
 from study.spec import Drawing, Evaluate, Study
 from trainables import registry
 from trainables.attacks.base import Attack
+from trainables.checkpoint import require_safetensors
 from trainables.datasets.base import Dataset
-from trainables.errors import BadPlugin, InvalidStudy, Mistake, nearest, unknown_key
+from trainables.errors import BadCheckpoint, BadPlugin, InvalidStudy, Mistake, nearest, unknown_key
 
 
 def check(file: StudyFile) -> list[tuple[Place, Study]]:
@@ -179,6 +180,7 @@ def _origin_mistakes(data: Mapping[str, Any]) -> Iterator[Mistake]:
     for name, method in _mappings(data.get("methods")):
         where = f"methods.{name}"
         if method.get("checkpoint") is not None:
+            yield from _file_mistakes(method["checkpoint"], f"{where}.checkpoint")
             for key, why in _TRAINS.items():
                 if key in method:
                     yield Mistake(f"{where}.{key}", f"a checkpoint is not trained: {why}")
@@ -187,6 +189,15 @@ def _origin_mistakes(data: Mapping[str, Any]) -> Iterator[Mistake]:
         elif "normalize" in method:
             what = "stands with a `checkpoint` alone: else images are normalised as their data set"
             yield Mistake(f"{where}.normalize", what)
+
+
+def _file_mistakes(node: Any, where: str) -> Iterator[Mistake]:
+    for path in node if isinstance(node, list) else [node]:
+        try:
+            if isinstance(path, str):
+                require_safetensors(Path(path))
+        except BadCheckpoint as error:
+            yield Mistake(where, str(error))
 
 
 _TRAINS = {

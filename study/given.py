@@ -12,7 +12,7 @@ from trainables.checkpoint import digest_of, misfit
 from trainables.classifier import Normalisation
 from trainables.config import Checkpoint, ModelConfig, given
 from trainables.datasets.base import Dataset
-from trainables.errors import BadCheckpoint, Mistake
+from trainables.errors import Mistake
 
 
 def given_models(
@@ -22,7 +22,7 @@ def given_models(
 
     Args:
         name: the method's.
-        method: its keys, the paths absolute.
+        method: its keys; the paths are absolute, and `study.check` has looked into the files.
         parts: one choice of its components.
         mistakes: what keeps a checkpoint from being used is added here.
     """
@@ -30,10 +30,10 @@ def given_models(
     normalisation = _normalisation(
         name, method.normalize, parts["dataset"], parts["backbone"], mistakes
     )
-    digests = dict(_digests(name, method, mistakes))
     if normalisation is None:
         return
     mean, std = normalisation
+    digests = {path: digest_of(path) for path in map(Path, method.checkpoint or ())}
     arm = tuple(sorted(set(digests.values())))
     for seed, (path, digest) in enumerate(digests.items()):
         checkpoint = Checkpoint(file=path.name, sha256=digest, mean=mean, std=std, arm=arm)
@@ -43,15 +43,6 @@ def given_models(
             yield model, path
         else:
             mistakes.append(Mistake(f"methods.{name}.checkpoint", reason))
-
-
-def _digests(name: str, method: Method, mistakes: list[Mistake]) -> Iterator[tuple[Path, str]]:
-    """Each checkpoint that can be read, with its digest."""
-    for path in map(Path, method.checkpoint or ()):
-        try:
-            yield path, digest_of(path)
-        except BadCheckpoint as error:
-            mistakes.append(Mistake(f"methods.{name}.checkpoint", str(error)))
 
 
 def _normalisation(
@@ -67,8 +58,8 @@ def _normalisation(
     channels, found = dataset.shape[0], (wanted or Normalize()).model_dump()
     for key, values in found.items():
         if len(values) not in (1, channels):
-            what = f"expected 1 or {channels} numbers, one a channel, found {len(values)}"
-            mistakes.append(Mistake(f"methods.{name}.normalize.{key}", what))
+            what = f"expected one number, or one for each of {channels} channels"
+            mistakes.append(Mistake(f"methods.{name}.normalize.{key}", f"{what}, found {values}"))
             return None
     mean, std = (tuple(values * (channels // len(values))) for values in found.values())
     return mean, std

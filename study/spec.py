@@ -62,6 +62,12 @@ def _as_seeds(value: Any) -> Any:
 Seeds = Annotated[list[Seed], BeforeValidator(_as_seeds)]
 
 
+def _some(value: Any) -> Any:
+    if not value:
+        raise ValueError("expected at least one")
+    return value
+
+
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -100,7 +106,7 @@ class Method(Part):
     """
 
     loss: Any = None
-    checkpoint: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)] | None = None
+    checkpoint: Annotated[list[str], BeforeValidator(_as_list), AfterValidator(_some)] | None = None
     normalize: Normalize | None = None
     regime: Any = "standard"
     transform: Any = "none"
@@ -129,12 +135,6 @@ def _as_numbers(value: Any) -> Any:
 
 
 PaperTable = Annotated[int, Field(ge=1, le=7, strict=True)]
-
-
-def _some(value: Any) -> Any:
-    if not value:
-        raise ValueError("expected at least one")
-    return value
 
 
 # Methods and attacks name runs and metrics, in which MLflow takes no other signs.

@@ -28,29 +28,25 @@ _TOLD = 3  # wrong names that a message lists
 _NETWORK = "backbone."  # where a user's network stands in the classifier
 
 
-def digest_of(path: Path) -> str:
-    """The SHA-256 of a checkpoint's bytes.
+def require_safetensors(path: Path) -> None:
+    """Looks at a file's beginning.
 
     Raises:
         BadCheckpoint: there is none, or it is no safetensors file.
     """
     try:
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
-            pickled = file.read(2).startswith(_PICKLED)
+            pickled = file.read(2).startswith(_PICKLED)  # or a header of that length
     except OSError as error:
-        beside = [other.name for other in path.parent.glob("*.safetensors")]
-        hint = nearest(path.name, beside)
+        hint = nearest(path.name, [other.name for other in path.parent.glob("*.safetensors")])
         what = f"cannot read {str(path)!r} ({error.strerror}){hint}"
         raise BadCheckpoint(f"{what}: expected a path beside the study file, or absolute") from None
-    if pickled:
-        raise BadCheckpoint(_how_to_convert(path))
     try:
         with safetensors.safe_open(path, "pt"):
-            return digest
+            pass
     except safetensors.SafetensorError as error:
-        raise BadCheckpoint(f"expected {path.name!r} to be a safetensors file: {error}") from None
+        what = f"expected {path.name!r} to be a safetensors file: {error}"
+        raise BadCheckpoint(_how_to_convert(path) if pickled else what) from None
 
 
 def _how_to_convert(path: Path) -> str:
@@ -80,6 +76,12 @@ def misfit(config: ModelConfig, path: Path) -> str | None:
     classifier.load_state_dict(_as_ours(weights, config))
     reason = _wrong_logits(classifier.eval(), config)
     return reason and f"{config.backbone.name} with the weights of {path.name} {reason}"
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a checkpoint's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def bring(config: ModelConfig, path: Path, store: Store) -> None:

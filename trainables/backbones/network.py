@@ -65,10 +65,13 @@ class Network(Backbone):
         """The network, whatever the shape.
 
         Raises:
-            ValueError: what was named makes no torch module.
+            ValueError: what was named makes no torch module, or not of these arguments.
         """
         module, _, name = self.name.partition(":")
-        made = getattr(sys.modules[module], name)(**self.arguments)
+        try:
+            made = getattr(sys.modules[module], name)(**self.arguments)
+        except Exception as error:
+            raise ValueError(f"cannot be made with arguments {self.arguments}: {error}") from error
         if not isinstance(made, nn.Module):
             raise ValueError(f"{self.name} made {type(made).__name__}, no torch.nn.Module")
         return made
