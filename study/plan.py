@@ -475,11 +475,15 @@ def _diagnostics_of(
 def _twins(trials: Iterable[PlannedTrial]) -> Iterator[Mistake]:
     """Different configurations that would bear one name, and one that would bear two."""
     arms: dict[tuple[str, str], str] = {}
+    models: dict[str, str] = {}
     labels: dict[tuple[str, str], str] = {}
     for trial in trials:
         arm = trial.model.arm_id
         for method, label in trial.labels.items():
             where = f"methods.{method}"
+            if models.setdefault(trial.id, arm) != arm:
+                what = f"{trial.name} is a model of another method as well, with other seeds"
+                yield Mistake(f"{where}.checkpoint", f"{what}: name the same checkpoints in both")
             if arms.setdefault((label, trial.place), arm) != arm:
                 what = f"two configurations would both be called {label!r} on {trial.place}"
                 help = "make them two methods, or the parameter that differs an axis"

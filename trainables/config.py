@@ -115,7 +115,8 @@ class Checkpoint:
 
     def parameters(self) -> dict[str, Any]:
         """What `ModelConfig.spec` holds of it."""
-        return {"file": self.file, "sha256": self.sha256, "mean": self.mean, "std": self.std}
+        normalisation = {"mean": list(self.mean), "std": list(self.std)}
+        return {"file": self.file, "sha256": self.sha256, **normalisation}
 
 
 @dataclass(frozen=True, kw_only=True)
