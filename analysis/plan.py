@@ -29,7 +29,7 @@ class Group(NamedTuple):
     @property
     def stem(self) -> str:
         """The same in the names of files."""
-        return f"{self.backbone}-{self.dataset}"
+        return f"{self.backbone}-{self.dataset}".replace(":", ".")  # of `module:name`
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from analysis.tables.accuracy import AccuracyTable, Column, Row
 from analysis.tables.audit import AuditTable, Failure
 
 # What a configuration is made of, in the order in which it is told.
-_PARTS = ("loss", "regime", "transform", "backbone", "dataset", "training")
+_PARTS = ("loss", "regime", "transform", "backbone", "dataset", "training", "checkpoint")
 
 
 @dataclass(frozen=True)

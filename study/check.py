@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -15,8 +16,9 @@ from study.settle import explain, settle, settle_labelled, settle_training
 from study.spec import CLEAN, Drawing, Evaluate, Study
 from trainables import registry
 from trainables.attacks.base import Attack
+from trainables.checkpoint import require_safetensors
 from trainables.datasets.base import Dataset
-from trainables.errors import BadPlugin, InvalidStudy, Mistake, nearest, unknown_key
+from trainables.errors import BadCheckpoint, BadPlugin, InvalidStudy, Mistake, nearest, unknown_key
 
 
 def check(file: StudyFile) -> list[tuple[Place, Study]]:
@@ -40,7 +42,7 @@ def check(file: StudyFile) -> list[tuple[Place, Study]]:
             continue
         places = list(at_places(part.data, part.overrides, found))
         for place, data in places:
-            study = _checked(data, found)
+            study = _checked(_anchored(data, part.folder), found)
             if study is not None:
                 checked.append((place, study))
         if not places:  # what is wrong with its data or backbone is told by the check of all
@@ -80,6 +82,7 @@ def _checked(data: dict[str, Any], told: list[Mistake]) -> Study | None:
     study, mistakes = _outline(data)
     mistakes += _plugin_mistakes(data)  # first: what they register is looked up below
     mistakes += _component_mistakes(data)
+    mistakes += _origin_mistakes(data)
     mistakes += _size_mistakes(data)
     mistakes += _reference_mistakes(data)
     mistakes += _headline_mistakes(data)
@@ -159,6 +162,54 @@ def _mapping(node: Any) -> dict[str, Any]:
 
 def _mappings(node: Any) -> Iterable[tuple[str, dict[str, Any]]]:
     return [(name, item) for name, item in _mapping(node).items() if isinstance(item, dict)]
+
+
+def _anchored(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A study's data with checkpoints by their absolute paths."""
+
+    def anchored(node: Any) -> Any:
+        if isinstance(node, list):
+            return [anchored(item) for item in node]
+        return str(folder / Path(node).expanduser()) if isinstance(node, str) else node
+
+    methods = {
+        name: {**method, "checkpoint": anchored(method["checkpoint"])}
+        for name, method in _mappings(data.get("methods"))
+        if "checkpoint" in method
+    }
+    return {**data, "methods": {**data["methods"], **methods}} if methods else data
+
+
+def _origin_mistakes(data: Mapping[str, Any]) -> Iterator[Mistake]:
+    """A method is trained, with a loss, or has a checkpoint, and nothing of training."""
+    for name, method in _mappings(data.get("methods")):
+        where = f"methods.{name}"
+        if method.get("checkpoint") is not None:
+            yield from _file_mistakes(method["checkpoint"], f"{where}.checkpoint")
+            for key, why in _TRAINS.items():
+                if key in method:
+                    yield Mistake(f"{where}.{key}", f"a checkpoint is not trained: {why}")
+        elif method.get("loss") is None:
+            yield Mistake(f"{where}.loss", "missing")
+        elif "normalize" in method:
+            what = "stands with a `checkpoint` alone: else images are normalised as their data set"
+            yield Mistake(f"{where}.normalize", what)
+
+
+def _file_mistakes(node: Any, where: str) -> Iterator[Mistake]:
+    for path in node if isinstance(node, list) else [node]:
+        try:
+            if isinstance(path, str):
+                require_safetensors(Path(path))
+        except BadCheckpoint as error:
+            yield Mistake(where, str(error))
+
+
+_TRAINS = {
+    "regime": "leave it out",
+    "training": "leave it out",
+    "seeds": "leave it out; several checkpoints of one arm are a list, `checkpoint: [a, b]`",
+}
 
 
 def _size_mistakes(data: Mapping[str, Any]) -> Iterator[Mistake]:

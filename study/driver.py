@@ -21,6 +21,7 @@ from study.progress import Display
 from study.search import COMPLETE, FAILED, STOPPED, Search, searches
 from study.site import Site
 from study.tracking import Tracker
+from trainables.checkpoint import bring
 from trainables.errors import BrokenInvariant, DamagedEntry, StudyIsRunning
 from trainables.store import Store
 from trainables.trial import Report, failure_of, note_failure, record_of
@@ -75,6 +76,7 @@ def run_study(
                 if not left:
                     break
                 display.start(left)
+                _bring(left, store)
                 _executor(local)(left, here, watcher)
                 here = (here.roomier if watcher.starved else here).unpacked
                 left = watcher.left()
@@ -163,6 +165,13 @@ def _fetch(plan: Plan, store: Store, folder: Path) -> None:
     datasets = {type(model.dataset): model.dataset for model in [*missing, *sought]}
     for dataset in datasets.values():
         dataset.fetch(folder)
+
+
+def _bring(trials: Sequence[PlannedTrial], store: Store) -> None:
+    """Puts the checkpoints of trials into the store: workers may not see this machine's files."""
+    for trial in trials:
+        if trial.checkpoint is not None and not store.has(f"models/{trial.id}"):
+            bring(trial.model, trial.checkpoint, store)
 
 
 def _executor(local: bool) -> Executor:
@@ -254,7 +263,7 @@ class _Watcher:
             self.starved = True
             self.lost(trial.id, report.starved)
         elif report.waits:
-            self.losses[trial.id] = "it needs another model, which could not be trained", ""
+            self.losses[trial.id] = "it needs a model that is not there, and could not be made", ""
             self.display.waits(trial)
         elif not is_complete(trial, self.store):
             self.lost(trial.id, "its worker's results bear other ids: is its code another version?")

@@ -40,6 +40,7 @@ class StudyFile:
         overrides: what was set by hand.
         scale: the overlay that was taken.
         parts: the studies that it unites; empty for a study of its own.
+        folder: where the file lies, and what it names by a relative path.
     """
 
     source: str
@@ -48,6 +49,7 @@ class StudyFile:
     overrides: tuple[str, ...] = ()
     scale: str = FULL
     parts: tuple[StudyFile, ...] = ()
+    folder: Path = Path()
 
     @property
     def name(self) -> str:
@@ -145,7 +147,8 @@ def read_study(source: str, overrides: Iterable[str] = (), scale: str = FULL) ->
     data = overridden(data, overrides, mistakes)
     if mistakes:
         raise InvalidStudy(source, mistakes)
-    return StudyFile(source, "\n".join(texts), data, tuple(overrides), scale, parts)
+    folder = path.absolute().parent
+    return StudyFile(source, "\n".join(texts), data, tuple(overrides), scale, parts, folder)
 
 
 def _extended(source: str, path: Path, below: tuple[Path, ...]) -> tuple[dict[str, Any], list[str]]:

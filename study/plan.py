@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from study.axes import Point
 from study.check import check, surface_of
 from study.exclude import Exclusions
 from study.files import StudyFile
+from study.given import given_models
 from study.loader import is_number
 from study.overlay import Place
 from study.protocol import NamedCell, Protocol, protocol
@@ -24,7 +26,8 @@ from trainables.attacks.base import Attack, SourceModel
 from trainables.classifier import refusal
 from trainables.config import COMPONENTS, Cell, ModelConfig, SplitName, TrialConfig, canonical
 from trainables.diagnostics.base import Diagnostic
-from trainables.errors import InvalidStudy, Mistake
+from trainables.errors import InvalidStudy, Mistake, UnknownLoss
+from trainables.losses.base import Unknown
 
 T = TypeVar("T")
 
@@ -34,7 +37,8 @@ class PlannedTrial:
     """One model's life, and the names that the study gives to it.
 
     Attributes:
-        model: what is trained.
+        model: what is trained, or given.
+        checkpoint: where this machine has the weights of a model that is given.
         labels: all methods of the study whose point this is (identical points train once),
             each with its label, the method and its swept parameters: `isce s=1 m=0.1`.
         axes: by method, its swept parameters by dotted key.
@@ -49,6 +53,7 @@ class PlannedTrial:
     model: ModelConfig
     labels: dict[str, str]
     axes: dict[str, dict[str, Any]]
+    checkpoint: Path | None = None
     seeds: int = 1
     cells: dict[str, Cell] = field(default_factory=dict)
     diagnostics: dict[str, Cell] = field(default_factory=dict)
@@ -98,8 +103,9 @@ class PlannedTrial:
 
     @property
     def name(self) -> str:
-        """The run's name: label, place and seed."""
-        return f"{self.label} · {self.place} · seed {self.model.seed}"
+        """The run's name: label, place and seed, or the checkpoint's file."""
+        given = self.model.checkpoint
+        return f"{self.label} · {self.place} · {given.file if given else f'seed {self.model.seed}'}"
 
     @property
     def arm(self) -> str:
@@ -130,12 +136,17 @@ class PlannedTrial:
             "backbone": self.model.backbone.name,
             "seed": self.model.seed,
         }
-        for kind in COMPONENTS:
+        for kind in self.model.parts:
             component = getattr(self.model, kind)
             if kind not in flat:
                 flat[kind] = component.name
             flat |= _flat(kind, component.parameters())
-        flat |= _flat("training", self.model.training.parameters())
+        given = self.model.checkpoint
+        flat |= (
+            _flat("checkpoint", given.parameters())
+            if given
+            else _flat("training", self.model.training.parameters())
+        )
         return {key: names.text(value) for key, value in flat.items()}
 
 
@@ -253,6 +264,19 @@ class Plan:
         return self.studies[0].resources if self.studies else Resources()
 
     @property
+    def left_out(self) -> list[str]:
+        """Which methods go without which of their study's diagnostics, and why."""
+        diagnostics = [found for study in self.studies for found in _diagnostics(study, [])]
+        return _unique(
+            f"{method}: no {label}: {reason}"
+            for trial in self.trials
+            for method in trial.methods
+            for label, diagnostic in diagnostics
+            if label not in trial.diagnostics
+            and (reason := diagnostic.refuses(trial.model.backbone)) is not None
+        )
+
+    @property
     def is_audited(self) -> bool:
         """Whether anything says how far to believe a headline."""
         return any(study.audit is not None for study in self.studies)
@@ -350,7 +374,7 @@ def _trials(study: Study, place: Place, mistakes: list[Mistake]) -> Iterator[Pla
     for name, method in study.methods.items():
         for parts, axes in _grid(name, method, study, place, mistakes):
             if name not in looked_for:
-                yield from _seeded(name, parts, axes, method.seeds or study.seeds)
+                yield from _seeded(name, method, study, parts, axes, mistakes)
 
 
 def _extra_trials(
@@ -372,14 +396,14 @@ def _extra_trials(
 
 def _of_extra(study: Study, extra: Extra, mistakes: list[Mistake]) -> list[PlannedTrial]:
     """A point beside the grid, once a seed."""
-    method = at(study, extra.method, extra.axes).model_copy(update={"exclude": []})
+    name, seeds = extra.method, list(extra.seeds) or study.methods[extra.method].seeds
+    method = at(study, name, extra.axes).model_copy(update={"exclude": [], "seeds": seeds})
     dataset, backbone = reversed(extra.place.split("/"))
     place = Place(dataset, backbone)
-    seeds = extra.seeds or method.seeds or study.seeds
     return [
-        trial
-        for parts, axes in _grid(extra.method, method, study, place, mistakes)
-        for trial in _seeded(extra.method, parts, axes, seeds, candidate=extra.candidate)
+        replace(trial, candidate=extra.candidate)
+        for parts, axes in _grid(name, method, study, place, mistakes)
+        for trial in _seeded(name, method, study, parts, axes, mistakes)
     ]
 
 
@@ -408,20 +432,31 @@ def _grid(
 
 def _seeded(
     name: str,
+    method: Method,
+    study: Study,
     parts: Mapping[str, Any],
     axes: dict[str, Any],
-    seeds: Iterable[int],
-    *,
-    candidate: bool = False,
+    mistakes: list[Mistake],
 ) -> Iterator[PlannedTrial]:
-    """A point of a method, once a seed."""
-    for seed in dict.fromkeys(seeds):
+    """A point of a method, once a seed or checkpoint."""
+    for model, checkpoint in _models(name, method, study, parts, mistakes):
         yield PlannedTrial(
-            model=ModelConfig(**parts, seed=seed),
+            model=model,
+            checkpoint=checkpoint,
             labels={name: " ".join([name, *map(_assignment, axes.items())])},
             axes={name: axes},
-            candidate=candidate,
         )
+
+
+def _models(
+    name: str, method: Method, study: Study, parts: Mapping[str, Any], mistakes: list[Mistake]
+) -> Iterator[tuple[ModelConfig, Path | None]]:
+    """A model a seed, or a checkpoint with the place of its weights."""
+    if method.checkpoint is None:
+        for seed in dict.fromkeys(method.seeds or study.seeds):
+            yield ModelConfig(**parts, seed=seed), None
+    else:
+        yield from given_models(name, method, parts, mistakes)
 
 
 def _points(
@@ -431,11 +466,13 @@ def _points(
     where = f"methods.{name}"
     data = study.data if method.data is None else method.data
     backbone = study.backbone if method.backbone is None else method.backbone
-    training = {**study.training, **method.training}
+    is_given = method.checkpoint is not None
+    training = {} if is_given else {**study.training, **method.training}
+    no_loss = [Point(Unknown(), {})] if is_given and method.loss is None else None
     return itertools.product(
         settle("dataset", data, "dataset", "data", mistakes),
         settle("backbone", backbone, "backbone", "backbone", mistakes),
-        settle("loss", method.loss, "loss", f"{where}.loss", mistakes),
+        no_loss or settle("loss", method.loss, "loss", f"{where}.loss", mistakes),
         settle("regime", method.regime, "regime", f"{where}.regime", mistakes),
         settle("transform", method.transform, "transform", f"{where}.transform", mistakes),
         settle_training(training, f"{where}.training", mistakes),
@@ -456,10 +493,14 @@ def _measured(
     sources = _Sources(trials, mistakes)
     for trial in trials:
         thorough = trial.model.arm_id in chosen or _stands_out(trial, axes)
-        measured = {
-            cell.name: _cell(attack, cell.split, _size(study, trial, cell))
-            for cell, attack in _applying(trial, cells, sources, thorough=thorough)
-        }
+        try:
+            measured = {
+                cell.name: _cell(attack, cell.split, _size(study, trial, cell))
+                for cell, attack in _applying(trial, cells, sources, thorough=thorough)
+            }
+        except UnknownLoss as error:
+            mistakes.append(Mistake(f"methods.{trial.methods[0]}", str(error)))
+            continue
         if trial.candidate:
             kept = {n: cell for n, cell in measured.items() if cell.split == names.VALIDATION}
             yield replace(trial, cells=kept, watch=_watched(study, trial))
@@ -567,17 +608,22 @@ def _diagnostics_of(
             probe=diagnostic.filled(loss, headline, stochastic=stochastic), split="test", n=n
         )
         for label, diagnostic in diagnostics.items()
+        if diagnostic.refuses(trial.model.backbone) is None
     }
 
 
 def _twins(trials: Iterable[PlannedTrial]) -> Iterator[Mistake]:
     """Different configurations that would bear one name, and one that would bear two."""
     arms: dict[tuple[str, str], str] = {}
+    models: dict[str, str] = {}
     labels: dict[tuple[str, str], str] = {}
     for trial in trials:
         arm = trial.model.arm_id
         for method, label in trial.labels.items():
             where = f"methods.{method}"
+            if models.setdefault(trial.id, arm) != arm:
+                what = f"{trial.name} is a model of another method as well, with other seeds"
+                yield Mistake(f"{where}.checkpoint", f"{what}: name the same checkpoints in both")
             if arms.setdefault((label, trial.place), arm) != arm:
                 what = f"two configurations would both be called {label!r} on {trial.place}"
                 help = "make them two methods, or the parameter that differs an axis"

@@ -90,9 +90,12 @@ class Display:
     def reported(self, report: Report) -> None:
         """A step of a trial has ended."""
         trial, *_ = self.running[report.trial_id]
-        epochs, cells = trial.model.training.epochs, len(trial.job().cells)
-        share = (report.epoch / epochs + report.cells / cells) / 2
-        state = f"epoch {report.epoch}/{epochs}, cell {report.cells}/{cells}"
+        epochs, cells = trial.model.epochs, len(trial.job().cells)
+        trained = report.epoch / epochs if epochs else 1.0
+        share = (trained + report.cells / cells) / 2
+        state = f"cell {report.cells}/{cells}"
+        if epochs:
+            state = f"epoch {report.epoch}/{epochs}, {state}"
         if report.epochs:
             state += f", validation {100 * report.epochs[-1]['validation_accuracy']:.1f} %"
         self.running[trial.id] = (trial, share, state)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from study.axes import Point, expand
 from trainables import registry
 from trainables.config import Training
-from trainables.errors import Mistake, UnknownName, plainly
+from trainables.errors import BadPlugin, Mistake, UnknownName, plainly
 from trainables.registry import Component
 
 
@@ -70,7 +70,7 @@ def _component(kind: str, value: Any, where: str, mistakes: list[Mistake]) -> Co
         return None
     try:
         return registry.build(kind, value)
-    except UnknownName as error:
+    except (UnknownName, BadPlugin) as error:
         mistakes.append(Mistake(where, str(error)))
     except ValidationError as error:
         name = value if isinstance(value, str) else value["name"]

@@ -44,7 +44,8 @@ def nodes(study: Study, name: str) -> dict[str, Any]:
     """The parts of a method whose axes are searched, by the key that they have in a trial."""
     method = study.methods[name]
     parts = {part: getattr(method, part) for part in PARTS[:-1]}
-    return {**parts, "training": {**study.training, **method.training}}
+    trained = method.checkpoint is None
+    return {**parts, "training": {**study.training, **method.training} if trained else {}}
 
 
 def settled(study: Study, name: str, pick: Pick) -> Method:

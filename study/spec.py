@@ -69,14 +69,52 @@ def _as_seeds(value: Any) -> Any:
 Seeds = Annotated[list[Seed], BeforeValidator(_as_seeds)]
 
 
+def _some(value: Any) -> Any:
+    if not value:
+        raise ValueError("expected at least one")
+    return value
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _as_channels(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Means = Annotated[list[Finite], BeforeValidator(_as_channels), Field(min_length=1)]
+Deviations = Annotated[
+    list[Annotated[Finite, Field(gt=0)]], BeforeValidator(_as_channels), Field(min_length=1)
+]
+
+
+class Normalize(Part):
+    """How images in [0, 1] become what a network was trained on: (x - mean) / std.
+
+    Attributes:
+        mean, std: of each channel; one number for all of them.
+    """
+
+    mean: Means = [0.0]
+    std: Deviations = [1.0]
+
+
 class Method(Part):
     """A row of the study: loss x regime x transform; its keys override the study's.
 
     Attributes:
+        checkpoint: weights from elsewhere, attacked and not trained; several are the seeds of
+            one arm. A path beside the study file, or absolute.
+        normalize: of a checkpoint's network; by default none of one that gives logits itself,
+            and the data set's of our own backbones.
         exclude: points of its grid that are left out; see `study.exclude`.
     """
 
-    loss: Any
+    loss: Any = None
+    checkpoint: Annotated[list[str], BeforeValidator(_as_list), AfterValidator(_some)] | None = None
+    normalize: Normalize | None = None
     regime: Any = "standard"
     transform: Any = "none"
     data: Any = None
@@ -106,18 +144,8 @@ def _as_numbers(value: Any) -> Any:
 PaperTable = Annotated[int, Field(ge=1, le=7, strict=True)]
 
 
-def _some(value: Any) -> Any:
-    if not value:
-        raise ValueError("expected at least one")
-    return value
-
-
 # Methods and attacks name runs and metrics, in which MLflow takes no other signs.
 Label = Annotated[str, BeforeValidator(study_name)]
-
-
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
 
 
 class Choose(Part):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trainables.backbones.base import Backbone
 from trainables.datasets.base import Dataset
-from trainables.losses.base import Head, Loss
+from trainables.losses.base import Head, Loss, Unknown
 from trainables.seeding import Draws, initialise
 from trainables.transforms.base import Transform, Transformation
 
@@ -30,6 +30,9 @@ class TrainingPass(NamedTuple):
     losses: Tensor
     logits: Tensor
     features: Tensor
+
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]  # means and SDs of the channels
 
 
 class Classifier(nn.Module):
@@ -130,8 +133,16 @@ def refusal(
     return (
         transform.refuses(dataset.shape)
         or _misfit(backbone, transform, dataset.shape)
+        or _without_features(backbone, loss)
         or loss.refuses(backbone.width, dataset.classes)
     )
+
+
+def _without_features(backbone: Backbone, loss: Loss) -> str | None:
+    if backbone.width == 0 and not isinstance(loss, Unknown):
+        what = f"{backbone.name} gives logits itself: it is attacked, not trained"
+        return f"{what}; give its `checkpoint`, and no loss"
+    return None
 
 
 @functools.cache
@@ -144,7 +155,7 @@ def _misfit(backbone: Backbone, transform: Transform, shape: tuple[int, int, int
             for training in (True, False):
                 transformation.train(training)
                 network(transformation(torch.zeros(1, *shape), Draws((0,), torch.zeros(1))))
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:
             size = " x ".join(map(str, shape))
             return f"{backbone.name} cannot take images of {size} ({transform.name}): {error}"
     return None
@@ -156,12 +167,15 @@ def build_classifier(
     backbone: Backbone,
     loss: Loss,
     transform: Transform,
-    seed: int,
+    seed: int | None,
+    normalisation: Normalisation | None = None,
     autocast: torch.dtype | None = None,
 ) -> Classifier:
     """A classifier with parameters drawn by (seed, layer name), on the CPU.
 
-    Trials that differ only in the loss start from the same weights.
+    Trials that differ only in the loss start from the same weights. Without a seed, for weights
+    that are loaded, they stay as the layers make them. The normalisation is the data set's by
+    default.
 
     Raises:
         ValueError: the parts do not go together.
@@ -169,13 +183,15 @@ def build_classifier(
     reason = refusal(dataset=dataset, backbone=backbone, loss=loss, transform=transform)
     if reason is not None:
         raise ValueError(reason)
+    mean, std = normalisation or (dataset.mean, dataset.std)
     classifier = Classifier(
         transform=transform.build(),
         backbone=backbone.build(dataset.shape),
         head=loss.head(backbone.width, dataset.classes),
-        mean=dataset.mean,
-        std=dataset.std,
+        mean=mean,
+        std=std,
         autocast=autocast,
     )
-    initialise(classifier, seed)
+    if seed is not None:
+        initialise(classifier, seed)
     return classifier

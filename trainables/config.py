@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -20,11 +20,13 @@ from trainables import registry
 from trainables.attacks.base import Attack
 from trainables.augmentation import Augment
 from trainables.backbones.base import Backbone
+from trainables.classifier import Normalisation
 from trainables.datasets.base import Dataset
 from trainables.diagnostics.base import Diagnostic
-from trainables.losses.base import Loss
+from trainables.losses.base import Loss, Unknown
 from trainables.names import TEST, VALIDATION
 from trainables.regimes.base import Regime
+from trainables.regimes.standard import Standard
 from trainables.registry import STRICT, hashed_parameters, parameters_of
 from trainables.schedules.base import ScheduleField
 from trainables.schedules.constant import Constant
@@ -32,6 +34,7 @@ from trainables.transforms.base import Transform
 
 SCHEMA = 1
 TRAINING_REVISION = 1  # bumped by whatever alters what training computes
+CHECKPOINT_REVISION = 1  # the same for how weights from elsewhere are put to use
 EVALUATION_REVISION = 2  # the same for judging, survivors and target draws
 ID_LENGTH = 16
 
@@ -89,8 +92,39 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Weights from elsewhere, in place of training.
+
+    Attributes:
+        file: the name of the user's file; reaches no id.
+        sha256: of its bytes.
+        mean, std: of each channel, by which images in [0, 1] are normalised.
+        arm: digests of all checkpoints that are seeds of its arm, sorted; known to whoever plans.
+    """
+
+    file: str
+    sha256: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    arm: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """Means and SDs."""
+        return self.mean, self.std
+
+    def parameters(self) -> dict[str, Any]:
+        """What `ModelConfig.spec` holds of it."""
+        normalisation = {"mean": list(self.mean), "std": list(self.std)}
+        return {"file": self.file, "sha256": self.sha256, **normalisation}
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """One model to train; its id is also its trial's."""
+    """One model to train, or a checkpoint of one; its id is also its trial's.
+
+    Of a checkpoint's id neither regime, training nor seed is a part: `given` makes it.
+    """
 
     dataset: Dataset
     backbone: Backbone
@@ -99,6 +133,7 @@ class ModelConfig:
     transform: Transform
     training: Training
     seed: int
+    checkpoint: Checkpoint | None = None
 
     @cached_property
     def id(self) -> str:
@@ -108,9 +143,34 @@ class ModelConfig:
     @cached_property
     def arm_id(self) -> str:
         """The id of the configuration less the seed: what seeds are averaged within."""
+        if self.checkpoint is not None:
+            return content_id({**self._identity(), "weights": self.checkpoint.arm})
         return content_id({**self._identity(), "seed": None})
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The kinds of the components that it is made of."""
+        idle = {"regime"} if self.checkpoint else set()
+        idle |= {"loss"} if isinstance(self.loss, Unknown) else set()
+        return tuple(kind for kind in COMPONENTS if kind not in idle)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs to train."""
+        return 0 if self.checkpoint else self.training.epochs
+
     def _identity(self) -> dict[str, Any]:
+        if self.checkpoint is not None:
+            return {
+                "component": "checkpoint",
+                "revision": CHECKPOINT_REVISION,
+                "parameters": {
+                    **{kind: getattr(self, kind).identity() for kind in self.parts},
+                    "mean": self.checkpoint.mean,
+                    "std": self.checkpoint.std,
+                },
+                "weights": self.checkpoint.sha256,
+            }
         training = self.training.identity()
         return {
             "component": "model",
@@ -125,11 +185,13 @@ class ModelConfig:
 
     def spec(self) -> dict[str, Any]:
         """Plain data from which `model_from` makes the same configuration."""
-        return {
-            **{kind: getattr(self, kind).spec() for kind in COMPONENTS},
-            "training": self.training.parameters(),
-            "seed": self.seed,
-        }
+        origin = (
+            {"checkpoint": self.checkpoint.parameters()}
+            if self.checkpoint
+            else {"training": self.training.parameters()}
+        )
+        parts = {kind: getattr(self, kind).spec() for kind in self.parts}
+        return {**parts, **origin, "seed": self.seed}
 
 
 COMPONENTS = ("dataset", "backbone", "loss", "regime", "transform")
@@ -198,10 +260,10 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig:
-    """One model's life: train it, then measure every cell.
+    """One model's life: train it, unless it is given, then measure every cell.
 
     Attributes:
-        model: what is trained.
+        model: what is trained, or given.
         cells: what is measured of it then.
         watch: what is measured after each epoch, for whoever may end the training early.
     """
@@ -230,11 +292,40 @@ class TrialConfig:
 
 def model_from(spec: Mapping[str, Any]) -> ModelConfig:
     """Reverses `ModelConfig.spec`."""
-    parts: dict[str, Any] = {kind: registry.build(kind, spec[kind]) for kind in COMPONENTS}
+    parts: dict[str, Any] = {
+        kind: registry.build(kind, spec[kind]) for kind in COMPONENTS if kind in spec
+    }
+    if "checkpoint" in spec:
+        found = spec["checkpoint"]
+        normalisation = {key: tuple(found[key]) for key in ("mean", "std")}
+        return given(
+            **parts, checkpoint=Checkpoint(**{**found, **normalisation}), seed=spec["seed"]
+        )
+    return ModelConfig(**parts, training=Training(**spec["training"]), seed=spec["seed"])
+
+
+def given(
+    *,
+    dataset: Dataset,
+    backbone: Backbone,
+    transform: Transform,
+    checkpoint: Checkpoint,
+    loss: Loss | None = None,
+    seed: int = 0,
+) -> ModelConfig:
+    """A model whose weights are a checkpoint's, `seed` being its place among those of its arm.
+
+    Without a loss, whose layer would stand on the backbone, the backbone gives logits itself.
+    """
     return ModelConfig(
-        **parts,
-        training=Training(**spec["training"]),
-        seed=spec["seed"],
+        dataset=dataset,
+        backbone=backbone,
+        loss=loss or Unknown(),
+        regime=Standard(),
+        transform=transform,
+        training=Training(),
+        seed=seed,
+        checkpoint=checkpoint,
     )
 
 

@@ -54,6 +54,14 @@ class BadPlugin(StudyError, ImportError):
     """A package of the user's own components that cannot be imported."""
 
 
+class BadCheckpoint(StudyError, ValueError):
+    """A file of weights that cannot be read, or that has changed since it was."""
+
+
+class UnknownLoss(StudyError, ValueError):
+    """The training loss is asked for of a network that came without one."""
+
+
 class BadAddress(StudyError, ValueError):
     """A place for results or runs that cannot be used."""
 

@@ -123,6 +123,20 @@ def _place(cls: type[Component]) -> tuple[str, str]:
     return cls.__module__, cls.__qualname__
 
 
+def importer(kind: str) -> Callable[[Importer], Importer]:
+    """Registers what makes a component of `module:name`, for a kind that has such."""
+
+    def register(make: Importer) -> Importer:
+        _importers[kind] = make
+        return make
+
+    return register
+
+
+Importer = Callable[[str], type[Component]]
+_importers: dict[str, Importer] = {}
+
+
 def kinds() -> tuple[str, ...]:
     """All kinds of components, sorted."""
     _load()
@@ -136,12 +150,15 @@ def names(kind: str) -> tuple[str, ...]:
 
 
 def find(kind: str, name: str) -> type[Component]:
-    """The class registered under (kind, name).
+    """The class registered under (kind, name), or made of what `module:name` names.
 
     Raises:
         UnknownName: lists the names there are and the nearest one.
+        BadPlugin: a module that cannot be imported.
     """
     _load()
+    if kind in _importers and isinstance(name, str) and ":" in name:
+        return _importers[kind](name)
     try:
         return _components[kind][name]
     except (KeyError, TypeError):
@@ -251,7 +268,8 @@ def load_plugin(module: str) -> None:
     except Exception as error:
         raise BadPlugin(
             f"cannot import plugin {module!r} ({type(error).__name__}: {error}); expected a "
-            "package that is installed in this environment, or lies on PYTHONPATH"
+            "package that is installed in this environment, or lies on PYTHONPATH (the folder of "
+            "the study file is not searched)"
         ) from error
 
 

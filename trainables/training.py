@@ -89,16 +89,18 @@ class Tally:
 
 def new_classifier(config: ModelConfig, execution: Execution) -> Classifier:
     """The untrained model where, and in the layout in which, it is to be computed."""
-    half = config.training.precision == "bfloat16"
+    half, checkpoint = config.training.precision == "bfloat16", config.checkpoint
     classifier = build_classifier(
         dataset=config.dataset,
         backbone=config.backbone,
         loss=config.loss,
         transform=config.transform,
-        seed=config.seed,
+        seed=None if checkpoint else config.seed,
+        normalisation=checkpoint.normalisation if checkpoint else None,
         autocast=torch.bfloat16 if half else None,
     )
-    layout = torch.channels_last if execution.channels_last else torch.contiguous_format
+    channels_last = execution.channels_last and config.backbone.channels_last
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     return classifier.to(device=execution.device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
 

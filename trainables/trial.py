@@ -36,7 +36,7 @@ class Report:
         epochs: curve points that this step added.
         epoch: epochs trained so far.
         cells: cells measured so far.
-        waits: done but for cells that need another model, which is not there yet.
+        waits: done but for cells that need a model, another or a given one, which is not there.
         starved: given up for want of memory; it may do with a larger share of a GPU.
     """
 
@@ -125,11 +125,12 @@ class Trial:
     def _open(self) -> None:
         """Finds in the store what has been done already."""
         self.record = self.store.read_json(f"trials/{self.id}", "record.json") or self.record
-        if not self.store.has(f"models/{self.id}"):
+        present = self.store.has(f"models/{self.id}")
+        if not present and self.config.model.checkpoint is None:
             self._trainer = self._new_trainer(self.config.model, self._splits(), self.execution)
             if self.store.has(f"progress/{self.id}"):
                 self._trainer.load(self.store.read(f"progress/{self.id}"))
-        else:
+        elif present:
             self.store.remove(f"progress/{self.id}")  # a crash may have come before this
             history = self.store.read_json(f"models/{self.id}", "history.json")
             self.record["history"] = history
@@ -140,7 +141,10 @@ class Trial:
             for cell in missing
             for source in cell.sources
         }
-        self._waiting = [cell for cell in missing if not all(here[id] for id in cell.sources)]
+        lost = not present and self._trainer is None  # weights that only the driver can bring
+        self._waiting = [
+            cell for cell in missing if lost or not all(here[id] for id in cell.sources)
+        ]
         self._missing = [cell for cell in missing if cell not in self._waiting]
 
     @staticmethod

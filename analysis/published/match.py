@@ -31,6 +31,8 @@ def row_of(params: Mapping[str, str]) -> str | None:
         params: A trial's parameters as they are tracked: `loss`, `loss.s`, `regime` …
     """
     loss, regime = params.get("loss", ""), params.get("regime", "standard")
+    if _is_given(params):
+        return None
     if params.get("transform") == "random_resize_pad":
         return "Random" if (loss, regime) == ("sce", "standard") else None
     if regime == "adversarial":
@@ -48,13 +50,18 @@ def control_of(params: Mapping[str, str]) -> str | None:
         None.
     """
     plain = (params.get("regime", "standard"), params.get("transform", "none"))
-    if params.get("loss") != "isce" or plain != ("standard", "none"):
+    if _is_given(params) or params.get("loss") != "isce" or plain != ("standard", "none"):
         return None
     known = {key: params.get(key) for key in _ISCE}
     for name, changed in _CONTROLS.items():
         if known == {**_ISCE, **changed}:
             return name
     return None
+
+
+def _is_given(params: Mapping[str, str]) -> bool:
+    """Whether it is a checkpoint: how it was trained, the paper's way or not, is not known."""
+    return "checkpoint.sha256" in params
 
 
 def column_of(cell: Cell, group: Group, backbone: str) -> Column | None:

@@ -52,7 +52,11 @@ def plan(
 
     store = Store(storage)
     planned = plan_of(source, overrides, scale, store)
-    trained = {trial.id for trial in planned.trials if store.has(f"models/{trial.id}")}
+    trained = {
+        trial.id
+        for trial in planned.trials
+        if trial.checkpoint is not None or store.has(f"models/{trial.id}")
+    }
     attacked = {trial.id for trial in planned.trials if is_complete(trial, store)}
     methods = {}
     for name in planned.methods:
@@ -66,7 +70,10 @@ def plan(
     models = len(planned.trials)
     cells = sum(len(trial.job().cells) for trial in planned.trials)
     if as_json:
-        found = {"study": planned.name, "models": models, "cells": cells, "methods": methods}
+        found = {
+            **{"study": planned.name, "models": models, "cells": cells, "methods": methods},
+            "left_out": planned.left_out,
+        }
         print(json.dumps(found, indent=1))
         return
     console = Console()
@@ -74,6 +81,8 @@ def plan(
     print_counts(console, methods)
     for search in searches(planned, store):
         console.print(f"  search: {escape(search.told)}")
+    for line in planned.left_out:
+        console.print(escape(line))
 
 
 @app.command(

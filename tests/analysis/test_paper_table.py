@@ -292,6 +292,7 @@ def test_a_study_stands_beside_what_it_declares_or_what_fits() -> None:
         ({"transform": "random_resize_pad"}, None),
         ({"regime": "adversarial"}, None),
         ({}, "I-SCE"),
+        ({"checkpoint.sha256": "0"}, None),  # trained nobody knows how
         ({"loss": "label_smoothing"}, "LS"),
         ({"loss": "sce", "transform": "random_resize_pad"}, "Random"),
         ({"loss": "a_plugins"}, None),

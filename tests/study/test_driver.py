@@ -231,7 +231,7 @@ def test_a_transfer_whose_source_fails_says_so(run, monkeypatch):
     result, _ = run(methods=TWO, attacks=TRANSFER)
     assert sorted(result.failed.values()) == [
         "RuntimeError: no luck",
-        "no result after 4 tries: it needs another model, which could not be trained",
+        "no result after 4 tries: it needs a model that is not there, and could not be made",
     ]
 
 

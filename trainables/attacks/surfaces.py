@@ -17,7 +17,8 @@ from torch import Tensor
 
 from trainables.attacks.budgets import TINY
 from trainables.classifier import Classifier
-from trainables.losses.base import Loss
+from trainables.errors import UnknownLoss
+from trainables.losses.base import Loss, Unknown
 from trainables.seeding import Draws
 
 Surface = Literal[
@@ -103,7 +104,16 @@ def objective(
 
 
 def settled(surface: Surface, loss: Loss) -> Surface:
-    """The one name of all surfaces that are equal for models of a loss: planned once."""
+    """The one name of all surfaces that are equal for models of a loss: planned once.
+
+    Raises:
+        UnknownLoss: `train_loss` of a network whose training loss is not known.
+    """
+    if surface == "train_loss" and isinstance(loss, Unknown):
+        raise UnknownLoss(
+            "surface train_loss: what a network that gives logits itself was trained with is not "
+            "known; attack another surface, such as ce_raw or margin_raw"
+        )
     if surface == "ce_infer" and loss.infers_deployed:
         surface = "ce_deployed"
     if surface == "train_loss" and loss.trains_deployed:

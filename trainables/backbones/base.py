@@ -26,6 +26,7 @@ class Backbone(Component):
 
     kind: ClassVar[str] = "backbone"
     unhashed: ClassVar[Mapping[str, Any]] = {"embedding": None}
+    channels_last: ClassVar[bool] = True  # whether its layers take either memory layout
 
     embedding: Annotated[int, Field(ge=1)] | None = None
 
@@ -50,7 +51,7 @@ class Backbone(Component):
 
     @property
     def width(self) -> int:
-        """Number of penultimate features D."""
+        """Number of penultimate features D; 0 for a network that gives logits itself."""
         return self.trunk_width if self.embedding is None else self.embedding
 
 

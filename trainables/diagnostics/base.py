@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from trainables.attacks.base import Attack
+from trainables.backbones.base import Backbone
 from trainables.classifier import Classifier
 from trainables.datasets.base import Split
 from trainables.losses.base import Loss
@@ -36,6 +37,10 @@ class Diagnostic(Component):
     def filled(self, loss: Loss, headline: Attack, *, stochastic: bool) -> Diagnostic:
         """The same with what it leaves to the study: the model's loss, the leading attack."""
         return self
+
+    def refuses(self, backbone: Backbone) -> str | None:
+        """Why it cannot be had of models with this backbone; None if it can."""
+        return None
 
     @abstractmethod
     def examine(self, classifier: Classifier, split: Split, seed: int) -> Findings:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from trainables.backbones.base import Backbone
 from trainables.classifier import Classifier
 from trainables.datasets.base import Split
 from trainables.diagnostics.base import Diagnostic, Findings
@@ -22,6 +23,10 @@ class Embedding(Diagnostic):
     where each class is one point);
     `nearest_mean`, the share of images nearest to the mean of their own class.
     """
+
+    def refuses(self, backbone: Backbone) -> str | None:
+        """A network that gives logits itself shows no features."""
+        return None if backbone.width else f"{backbone.name} shows no features, logits alone"
 
     def examine(self, classifier: Classifier, split: Split, seed: int) -> Findings:
         """One pass over the images."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch.nn.functional as F
@@ -104,3 +105,30 @@ class Loss(Component):
     def refuses(self, width: int, classes: int) -> str | None:
         """Why it cannot be had with D = `width` features and K = `classes`; None if it can."""
         return None
+
+
+@dataclass(frozen=True)
+class Unknown(Loss):
+    """In a loss's place where a network gives logits itself: what it was trained with is unknown.
+
+    No study file can name it, and nothing is trained with it.
+    """
+
+    name: ClassVar[str] = "unknown"
+    revision: ClassVar[int] = 1
+
+    def head(self, width: int, classes: int) -> Head:
+        """No layer: the network's logits are the raw and the deployed ones."""
+        return _Logits()
+
+    def refuses(self, width: int, classes: int) -> str | None:
+        """Features are no logits."""
+        return "loss is missing: the one whose layer stands on the features" if width else None
+
+
+class _Logits(Head):
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+    def loss(self, features: Tensor, labels: Tensor) -> Tensor:
+        raise ValueError("the loss that this network was trained with is not known")
