@@ -11,7 +11,9 @@ from pathlib import Path
 from mlflow.exceptions import MlflowException
 
 from study.choice import with_choices
+from study.cost import Account, together
 from study.interrupts import uninterrupted
+from study.ledger import Meter, keep_account
 from study.listener import Listener
 from study.local import run_local
 from study.lock import StudyLock
@@ -36,10 +38,12 @@ class Result:
     Attributes:
         planned: trials of the study.
         failed: reasons by trial id.
+        account: what it took; None where it finished no trial.
     """
 
     planned: int
     failed: dict[str, str] = field(default_factory=dict)
+    account: Account | None = None
 
 
 def run_study(
@@ -64,7 +68,10 @@ def run_study(
     def complete(plan: Plan, failed: Mapping[str, str]) -> Result:
         tracker = Tracker(tracking_uri, plan, store, artifacts, command)
         here = site
-        with _watching(plan, store, tracker, display, lock) as watcher:
+        with (
+            Meter(plan, store) as meter,
+            _watching(plan, store, tracker, display, lock, meter) as watcher,
+        ):
             watcher.result.failed |= failed
             left = watcher.left()
             for _ in range(ROUNDS + WAVES - 1):
@@ -75,6 +82,7 @@ def run_study(
                 here = here.roomier if watcher.starved else here
                 left = watcher.left()
             watcher.end(left)
+        watcher.result.account = meter.account
         return watcher.result
 
     with StudyLock(store, plan.name) as lock:
@@ -83,10 +91,13 @@ def run_study(
         _fetch(missing, Path(data).expanduser())
         result = complete(plan, failed={})
         chosen = with_choices(plan, store, result.failed)
-        if chosen.trials == plan.trials:
-            return result
-        display.say("validation has chosen: what it chose is audited whole")
-        return complete(chosen, result.failed)
+        if chosen.trials != plan.trials:
+            display.say("validation has chosen: what it chose is audited whole")
+            first, result = result, complete(chosen, result.failed)
+            result.account = together(first.account, result.account)
+        if result.account is not None:
+            keep_account(store, plan.name, result.account)
+        return result
 
 
 def sync_study(
@@ -140,9 +151,16 @@ class _Watcher:
     """Tracks and shows what the workers report."""
 
     def __init__(
-        self, plan: Plan, store: Store, tracker: Tracker, display: Display, lock: StudyLock
+        self,
+        plan: Plan,
+        store: Store,
+        tracker: Tracker,
+        display: Display,
+        lock: StudyLock,
+        meter: Meter | None,
     ) -> None:
         self.plan = plan
+        self.meter = meter
         self.store = store
         self.tracker = tracker
         self.display = display
@@ -240,6 +258,8 @@ class _Watcher:
         try:
             with self._tracking():
                 self.display.finished(trial, self.tracker.finished(trial))
+            if self.meter is not None:
+                self.meter.finished(trial)
         except DamagedEntry as error:
             self.display.say(str(error))
             return False
@@ -259,11 +279,16 @@ class _Watcher:
 
 @contextlib.contextmanager
 def _watching(
-    plan: Plan, store: Store, tracker: Tracker, display: Display, lock: StudyLock
+    plan: Plan,
+    store: Store,
+    tracker: Tracker,
+    display: Display,
+    lock: StudyLock,
+    meter: Meter | None = None,
 ) -> Iterator[_Watcher]:
     """A watcher, at whose end nothing is left that looks as if it went on."""
     try:
-        yield _Watcher(plan, store, tracker, display, lock)
+        yield _Watcher(plan, store, tracker, display, lock, meter)
     finally:
         display.stop()
         if not lock.lost:  # else the runs are somebody else's now

@@ -86,6 +86,10 @@ class NoRoom(StudyError, ValueError):
     """A trial asks for more than any machine has."""
 
 
+class OverBudget(StudyError, ValueError):
+    """A study that would take more time, or money, than it may."""
+
+
 class NothingTracked(StudyError, LookupError):
     """The tracking server knows no such study."""
 
