@@ -46,12 +46,13 @@ class Rate:
     Attributes:
         seconds: of a unit, a mean.
         spread: standard deviation of it from trial to trial; 0 where one was measured.
-        trials: finished trials that it is from; 0 for a probe, for attacks an upper bound.
+        runs: trainings, or runs of attacks, that it is from; 0 for a probe, for attacks an
+            upper bound.
     """
 
     seconds: float
     spread: float = 0.0
-    trials: int = 0
+    runs: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,24 +60,24 @@ class Tally:
     """Sums from which a `Rate` is made, over finished trials.
 
     Attributes:
-        trials: how many.
+        runs: trainings, or runs of attacks.
         units: done by them.
         seconds: that they took.
         squares: sum of units times the squared seconds of a unit.
     """
 
-    trials: int = 0
+    runs: int = 0
     units: float = 0.0
     seconds: float = 0.0
     squares: float = 0.0
 
-    def with_trial(self, units: float, seconds: float) -> Tally:
-        """One more trial."""
+    def with_run(self, units: float, seconds: float) -> Tally:
+        """One more."""
         return self + Tally(1, units, seconds, seconds**2 / units)
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
-            self.trials + other.trials,
+            self.runs + other.runs,
             self.units + other.units,
             self.seconds + other.seconds,
             self.squares + other.squares,
@@ -87,7 +88,7 @@ class Tally:
         """The mean over units, and its spread."""
         mean = self.seconds / self.units
         variance = max(self.squares / self.units - mean**2, 0.0)
-        return Rate(mean, math.sqrt(variance), self.trials)
+        return Rate(mean, math.sqrt(variance), self.runs)
 
 
 class Kinds:
@@ -337,7 +338,7 @@ def estimate(work: Workload, rates: Mapping[str, Rate]) -> Estimate:
         high=seconds + spread,
         longest=max(each, default=0.0),
         unmeasured=tuple(kind for kind in units if kind not in rates),
-        probed=sum(not rate.trials for rate in known.values()),
+        probed=sum(not rate.runs for rate in known.values()),
         kinds=len(units),
     )
 

@@ -164,7 +164,7 @@ class Meter:
         )
         self._trials += 1
         for need, seconds in done:
-            here[need.kind] = here.get(need.kind, Tally()).with_trial(need.units, seconds)
+            here[need.kind] = here.get(need.kind, Tally()).with_run(need.units, seconds)
             self._seconds += seconds
             if need.kind in expected:
                 self._estimated += expected[need.kind].seconds * need.units
