@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlflow.exceptions import MlflowException
-
 from study.choice import with_choices
+from study.cost import Account, together
 from study.found import with_found
-from study.interrupts import uninterrupted
+from study.ledger import Meter, keep_account
 from study.listener import Listener
 from study.local import run_local, search_local
 from study.lock import StudyLock
 from study.plan import Plan, PlannedTrial
 from study.progress import Display
-from study.search import COMPLETE, FAILED, STOPPED, Search, searches
+from study.search import Search, searches
 from study.site import Site
 from study.tracking import Tracker
+from study.watcher import Watcher, is_complete, watching
 from trainables.checkpoint import bring
-from trainables.errors import BrokenInvariant, DamagedEntry, StudyIsRunning
 from trainables.store import Store
-from trainables.trial import Report, failure_of, note_failure, record_of
 
 ROUNDS = 3  # what lost its worker, or is damaged, is made anew in the next round
 WAVES = 2  # cells that need another model are measured when all models are there
@@ -39,10 +36,12 @@ class Result:
     Attributes:
         planned: trials of the study.
         failed: reasons by trial id.
+        account: what the run took; None where it finished no trial.
     """
 
     planned: int
     failed: dict[str, str] = field(default_factory=dict)
+    account: Account | None = None
 
 
 def run_study(
@@ -58,74 +57,126 @@ def run_study(
 ) -> Result:
     """Trains and attacks everything of a plan that the store lacks, and tracks it.
 
+    Args:
+        plan: what is wanted.
+        store: where results are kept.
+        data: folder of the downloaded data sets.
+        tracking_uri: MLflow's.
+        artifacts: folder for artifacts where that is a database; Optuna's database is beside it.
+        command: how the study was started, for the report.
+        local: whether in this process, without Ray.
+        display: shows how it goes.
+
     Raises:
         StudyIsRunning: another driver holds the study.
         MissingData, DamagedData: a data set cannot be had; nothing is started.
     """
-    site = Site(store, data, plan.resources, plan.plugins)
-    failed: dict[str, str] = {}
+    with StudyLock(store, plan.name) as lock:
+        run = _Run(
+            site=Site(store, data, plan.resources, plan.plugins),
+            tracked=lambda plan: Tracker(tracking_uri, plan, store, artifacts, command),
+            folder=artifacts.parent,
+            local=local,
+            display=display,
+            lock=lock,
+        )
+        plan = with_choices(with_found(plan, store), store)
+        _fetch(plan, store, Path(data).expanduser())
+        plan = run.through(plan)
+        account = run.account
+        if account is not None:
+            keep_account(store, plan.name, account)
+    return Result(len(plan.trials) + len(plan.candidates), run.failed, account)
 
-    def complete(plan: Plan) -> None:
+
+@dataclass
+class _Run:
+    """A run of a study: its grids, its searches, what they found, what validation chose.
+
+    Attributes:
+        site: where it runs.
+        tracked: opens the tracker of a plan.
+        folder: where Optuna's database is.
+        local: whether in this process.
+        display, lock: see `Watcher`.
+        failed: reasons by trial id.
+        account: what it took so far.
+    """
+
+    site: Site
+    tracked: Callable[[Plan], Tracker]
+    folder: Path
+    local: bool
+    display: Display
+    lock: StudyLock
+    failed: dict[str, str] = field(default_factory=dict)
+    account: Account | None = None
+
+    def through(self, plan: Plan) -> Plan:
+        """Everything, step by step; returns the plan with all that was found on the way."""
+        store = self.site.store
+        self._complete(plan)
+        unfinished = [found for found in searches(plan, store) if not found.done]
+        for found in unfinished:
+            self._search(plan, found)
+        if unfinished:
+            plan = with_found(plan, store)
+            self._complete(plan)
+        chosen = with_choices(plan, store, self.failed)
+        if chosen.trials != plan.trials:
+            self.display.say("validation has chosen: what it chose is audited whole")
+            self._complete(chosen)
+        return chosen
+
+    def _complete(self, plan: Plan) -> None:
         """All trials of a plan."""
-        display.expect(len(plan.trials) + len(plan.candidates))
-        tracker = Tracker(tracking_uri, plan, store, artifacts, command)
-        here = site
-        with _watching(plan, store, tracker, display, lock, failed) as watcher:
-            left = watcher.left()
+        with self._watched(plan) as watcher:
+            here, left = self.site, watcher.left()
             for _ in range(ROUNDS + WAVES - 1):
                 if not left:
                     break
-                display.start(left)
-                _bring(left, store)
-                _executor(local)(left, here, watcher)
+                self.display.start(left)
+                _bring(left, self.site.store)
+                _executor(self.local)(left, here, watcher)
                 here = (here.roomier if watcher.starved else here).unpacked
                 left = watcher.left()
             watcher.end(left)
 
-    def search(plan: Plan, found: Search) -> None:
+    def _search(self, plan: Plan, found: Search) -> None:
         """All suggestions of a search."""
-        tracker = Tracker(tracking_uri, plan, store, artifacts, command)
-        here = site
-        with _watching(plan, store, tracker, display, lock, failed) as watcher:
-            display.search(found)
+        with self._watched(plan) as watcher:
+            self.display.search(found)
+            here = self.site
             for _ in range(ROUNDS):
                 if found.done:
                     break
-                _search(found, plan, here, watcher, artifacts.parent, local=local)
+                self._try(plan, found, here, watcher)
                 here = here.roomier if watcher.starved else here
             watcher.end(watcher.unended(found))
 
-    with StudyLock(store, plan.name) as lock:
-        plan = with_choices(with_found(plan, store), store)
-        _fetch(plan, store, Path(data).expanduser())
-        complete(plan)
-        unfinished = [found for found in searches(plan, store) if not found.done]
-        for found in unfinished:
-            search(plan, found)
-        if unfinished:
-            plan = with_found(plan, store)
-            complete(plan)
-        chosen = with_choices(plan, store, failed)
-        if chosen.trials != plan.trials:
-            display.say("validation has chosen: what it chose is audited whole")
-            complete(chosen)
-        return Result(planned=len(plan.trials) + len(plan.candidates), failed=failed)
+    def _try(self, plan: Plan, found: Search, site: Site, watcher: Watcher) -> None:
+        """One go at all that a search has left."""
+        from study.sampler import Sampler  # Optuna takes a second to import: only for a search
+        from study.searching import Searching
 
+        sampler = Sampler(found, self.folder / "optuna.db")
+        searching = Searching(found, sampler, plan, watcher)
+        if self.local:
+            search_local(searching, site)
+        else:
+            from study.launch import search_on_ray
 
-def _search(
-    found: Search, plan: Plan, site: Site, watcher: _Watcher, folder: Path, *, local: bool
-) -> None:
-    """One go at all that a search has left."""
-    from study.sampler import Sampler  # Optuna too takes a second to import
-    from study.searching import Searching
+            search_on_ray(searching, site)
 
-    searching = Searching(found, Sampler(found, folder / "optuna.db"), plan, watcher)
-    if local:
-        search_local(searching, site)
-    else:
-        from study.launch import search_on_ray
-
-        search_on_ray(searching, site)
+    @contextlib.contextmanager
+    def _watched(self, plan: Plan) -> Iterator[Watcher]:
+        self.display.expect(len(plan.trials) + len(plan.candidates))
+        store, tracker = self.site.store, self.tracked(plan)
+        with Meter(plan, store) as meter:
+            watcher = Watcher(plan, store, tracker, self.display, self.lock, self.failed, meter)
+            with watching(watcher):
+                yield watcher
+        self.account = together(self.account, meter.account)
 
 
 def sync_study(
@@ -149,7 +200,7 @@ def sync_study(
         plan = with_choices(with_found(plan, store), store)
         display.expect(len(plan.trials) + len(plan.candidates))
         tracker = Tracker(tracking_uri, plan, store, artifacts, command)
-        with _watching(plan, store, tracker, display, lock, {}) as watcher:
+        with watching(Watcher(plan, store, tracker, display, lock, {})) as watcher:
             left = watcher.left()
             for trial in left:
                 watcher.recall(trial)
@@ -180,200 +231,3 @@ def _executor(local: bool) -> Executor:
     from study.launch import run_on_ray  # Ray takes a second to import: only when it runs
 
     return run_on_ray
-
-
-def is_complete(trial: PlannedTrial, store: Store) -> bool:
-    """Whether every cell of a trial has a result."""
-    return trial.result_ids <= store.entries(f"outcomes/{trial.id}")
-
-
-class _Watcher:
-    """Tracks and shows what the workers report."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        store: Store,
-        tracker: Tracker,
-        display: Display,
-        lock: StudyLock,
-        failed: dict[str, str],
-    ) -> None:
-        self.plan = plan
-        self.store = store
-        self.tracker = tracker
-        self.display = display
-        self.lock = lock
-        self.failed = failed  # reasons by trial id, of the whole run
-        self.trials = dict(plan.by_id)
-        self.losses: dict[str, tuple[str, str]] = {}  # why a trial is tried again, and details
-        self.tries = Counter[str]()  # how often each was taken up
-        self.starved = False  # whether any had too little memory
-
-    def left(self) -> list[PlannedTrial]:
-        """Trials still to run; those that are whole but not tracked are tracked now."""
-        left: dict[str, PlannedTrial] = {}
-        for trial in self.plan.trials:
-            if trial.id in self.failed:
-                continue
-            if not is_complete(trial, self.store) or not self._track(trial):
-                left[trial.id] = trial
-        left |= {trial.id: trial for trial in self._lost_sources(left.values())}
-        return list(left.values())
-
-    def _lost_sources(self, left: Iterable[PlannedTrial]) -> Iterator[PlannedTrial]:
-        """Whole trials whose model others need and the store has lost: to be trained again."""
-        for source in {source for trial in left for source in trial.sources}:
-            trial = self.plan.by_id[source]
-            if trial.id not in self.failed and not self.store.has(f"models/{source}"):
-                yield trial
-
-    def end(self, left: Sequence[PlannedTrial]) -> None:
-        """Counts what is still without a result, or without a run, as failed."""
-        for trial in left:
-            why, details = self.losses.get(trial.id, ("its results were damaged", ""))
-            reason = f"no result after {self.tries[trial.id]} tries: {why}"
-            note_failure(self.store, trial.id, reason, details)
-            self._fail(trial, reason)
-        for trial in self.plan.trials:
-            if trial.id not in self.failed and self.tracker.stale(trial):
-                self._fail(trial, "its results are there, but MLflow did not take them")
-
-    def started(self, trial_id: str) -> None:
-        trial = self.trials[trial_id]
-        self.tries[trial_id] += 1
-        self.display.started(trial)
-        with self._tracking():
-            self.tracker.started(trial)
-
-    def reported(self, report: Report) -> None:
-        if self.lock.lost:
-            raise StudyIsRunning(f"study {self.plan.name!r} was taken over by another driver")
-        trial = self.trials[report.trial_id]
-        if report.warning:
-            self.display.say(report.warning)
-        with self._tracking():
-            self.tracker.epochs(trial, report.epochs)
-        if not report.done:
-            self.display.reported(report)
-            return
-        if report.failed:
-            self._fail(trial, report.failed)
-        elif report.starved:
-            self.starved = True
-            self.lost(trial.id, report.starved)
-        elif report.waits:
-            self.losses[trial.id] = "it needs a model that is not there, and could not be made", ""
-            self.display.waits(trial)
-        elif not is_complete(trial, self.store):
-            self.lost(trial.id, "its worker's results bear other ids: is its code another version?")
-        else:
-            self._track(trial)
-
-    def lost(self, trial_id: str, reason: str, details: str = "") -> None:
-        trial = self.trials[trial_id]
-        if trial_id in self.failed:
-            return  # before another of its pack took the worker with it
-        if not is_complete(trial, self.store):  # a worker that died after its last cell lost none
-            self.losses[trial_id] = reason, details
-            self.display.lost(trial, reason)
-
-    def will_try(self, trial: PlannedTrial) -> None:
-        """A search will try it."""
-        self.trials[trial.id] = trial
-
-    def tried_before(self, trial: PlannedTrial) -> None:
-        """What a search tries has its results already, such as of a grid's point."""
-        self.will_try(trial)
-        if trial.id not in self.plan.by_id:  # whose run is another's
-            self._track(trial)
-
-    def stopped(self, trial_id: str, epoch: int) -> None:
-        """A search has given a training up."""
-        trial = self.trials[trial_id]
-        self.display.given_up(trial, epoch)
-        with self._tracking():
-            self.tracker.given_up(trial, epoch)
-
-    def diverged(self, trial: PlannedTrial, reason: str) -> None:
-        """Of a search that says something of the point: no failure of the study."""
-        self.display.given_up(trial, reason)
-        with self._tracking():
-            self.tracker.failed(trial, reason)
-
-    def unended(self, search: Search) -> list[PlannedTrial]:
-        """What a search has tried and could not bring to an end."""
-        ids = {suggestion.model_id for suggestion in search.open} - self.failed.keys()
-        return [self.trials[trial_id] for trial_id in ids if trial_id in self.trials]
-
-    def track_again(self, search: Search) -> None:
-        """Tracks what became of a search's suggestions, where MLflow does not show it."""
-        candidates = {trial.id: trial for trial in self.plan.candidates}
-        for suggestion in search.suggestions:
-            trial = candidates.get(suggestion.model_id)
-            if trial is None or not self.tracker.stale(trial):
-                continue
-            if suggestion.state == STOPPED and suggestion.epoch is not None:
-                with self._tracking():
-                    self.tracker.epochs(trial, record_of(self.store, trial.id)["history"])
-                    self.tracker.given_up(trial, suggestion.epoch)
-            elif suggestion.state == FAILED:
-                self.recall(trial)
-            elif suggestion.state == COMPLETE:
-                self._track(trial)
-
-    def recall(self, trial: PlannedTrial) -> None:
-        """Tracks again that a trial has failed, where the store says so."""
-        record = record_of(self.store, trial.id)
-        failure = failure_of(record)
-        if failure is not None and not self.tracker.shows_failure(trial, failure["reason"]):
-            with self._tracking():
-                self.tracker.epochs(trial, record["history"])
-                self.tracker.failed(trial, failure["reason"])
-
-    def _fail(self, trial: PlannedTrial, reason: str) -> None:
-        self.failed[trial.id] = reason
-        self.display.failed(trial, reason)
-        with self._tracking():
-            self.tracker.failed(trial, reason)
-
-    def _track(self, trial: PlannedTrial) -> bool:
-        """Projects a finished trial; False where a result turned out to be damaged."""
-        if not self.tracker.stale(trial):
-            return True
-        try:
-            with self._tracking():
-                self.display.finished(trial, self.tracker.finished(trial))
-        except DamagedEntry as error:
-            self.display.say(str(error))
-            return False
-        except BrokenInvariant as error:
-            self._fail(trial, f"its outcomes contradict each other, a bug of ours: {error}")
-        return True
-
-    @contextlib.contextmanager
-    def _tracking(self) -> Iterator[None]:
-        """MLflow is a projection: where it fails for a while, the study goes on."""
-        try:
-            with uninterrupted():
-                yield
-        except MlflowException as error:
-            self.display.say(f"MLflow did not take it, tried again at the end: {error.message}")
-
-
-@contextlib.contextmanager
-def _watching(
-    plan: Plan,
-    store: Store,
-    tracker: Tracker,
-    display: Display,
-    lock: StudyLock,
-    failed: dict[str, str],
-) -> Iterator[_Watcher]:
-    """A watcher, at whose end nothing is left that looks as if it went on."""
-    try:
-        yield _Watcher(plan, store, tracker, display, lock, failed)
-    finally:
-        display.stop()
-        if not lock.lost:  # else the runs are somebody else's now
-            tracker.stopped()

@@ -32,6 +32,7 @@ from study.searching import Searching
 from study.site import Site
 from study.spec import Resources
 from trainables.errors import NoRoom, StudyError
+from trainables.execution import cores
 from trainables.packing import packs
 from trainables.trainable import StudyTrainable
 from trainables.trial import SLICE_SECONDS, Report
@@ -42,7 +43,6 @@ _ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # today's warning, tomorrow's default
-    "OMP_WAIT_POLICY": "passive",  # spinning threads starve the neighbour
 }
 
 
@@ -55,14 +55,14 @@ def run_on_ray(trials: Sequence[PlannedTrial], site: Site, listener: Listener) -
     A Ray that runs already is used where `RAY_ADDRESS` names it, else one is started here
     and ended after.
     """
-    with _session():
+    with _session(site.resources):
         jobs = _jobs(trials, site)
         _run(site, listener, {"job": _Listed(jobs)}, num_samples=len(jobs))
 
 
 def search_on_ray(searching: Searching, site: Site) -> None:
     """Runs what a search suggests, until it has no more; see `run_on_ray`."""
-    with _session():
+    with _session(site.resources):
         _check_room(site.resources)
         parallel = searching.search.settings.parallel or _slots(site.resources)
         _run(
@@ -77,7 +77,7 @@ def search_on_ray(searching: Searching, site: Site) -> None:
 
 
 def _run(site: Site, listener: Listener, space: dict[str, Any], **how: Any) -> None:
-    with _session(), tempfile.TemporaryDirectory(prefix="study-tune-") as folder:
+    with _session(site.resources), tempfile.TemporaryDirectory(prefix="study-tune-") as folder:
         _check_room(site.resources)
         callback = _Callback(listener)
         share = {"cpu": site.resources.cpu, "gpu": _gpu_share(site.resources)}
@@ -294,9 +294,28 @@ def _gpu_share(resources: Resources) -> float:
     return resources.gpu if ray.cluster_resources().get("GPU", 0) else 0
 
 
+def worker_environment(resources: Resources) -> dict[str, str]:
+    """What workers find in their environment before they import torch, on whatever machine.
+
+    Ray hands it to them: the driver's own environment reaches none of a Ray that runs already.
+    """
+    threads = str(resources.cpu)
+    return {
+        # Spinning threads starve the neighbour.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        # Bound, every worker's threads would lie on the same first cores.
+        "OMP_PROC_BIND": "false",  # GOMP_CPU_AFFINITY counts for nothing then
+        "KMP_AFFINITY": "disabled",
+    }
+
+
 @contextlib.contextmanager
-def _session() -> Iterator[None]:
+def _session(resources: Resources) -> Iterator[None]:
     """A Ray to run on, entered from an empty folder.
+
+    One that is started here has the cores that this process may use, not all of the machine.
 
     Ray puts the driver's working folder on the workers' `sys.path`, where a user's own
     `analysis/` would shadow ours. Within another session it is that one.
@@ -313,9 +332,13 @@ def _session() -> Iterator[None]:
         before = os.getcwd()
         os.chdir(folder)
         try:
-            options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+            options: dict[str, Any] = {
+                "log_to_driver": False,
+                "logging_level": logging.ERROR,
+                "runtime_env": {"env_vars": worker_environment(resources)},
+            }
             if "RAY_ADDRESS" not in os.environ:
-                options |= {"include_dashboard": False}
+                options |= {"include_dashboard": False, "num_cpus": cores()}
             on_term = signal.getsignal(signal.SIGTERM)
             ray.init(**options)
             signal.signal(signal.SIGTERM, on_term)  # Ray's own would end us at once

@@ -98,6 +98,10 @@ class NothingToRefine(StudyError, LookupError):
     """A grid that is not measured, or none."""
 
 
+class OverBudget(StudyError, ValueError):
+    """A study that would take more time, or money, than it may."""
+
+
 class NothingTracked(StudyError, LookupError):
     """The tracking server knows no such study."""
 

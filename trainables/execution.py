@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import platform
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,20 @@ class Execution:
             "host": platform.node(),
             **({"packing": packing} if packing > 1 else {}),
         }
+
+
+def cores() -> int:
+    """The cores that this process may use: what `taskset` and a container's quota leave of all."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(min(allowed or 1, int(_quota())), 1)
+
+
+def _quota() -> float:
+    """The cores' worth of time that the control group may use; boundless without a limit."""
+    with contextlib.suppress(OSError, ValueError):
+        allowed, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return int(allowed) / int(period)
+    return float(sys.maxsize)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

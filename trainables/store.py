@@ -14,7 +14,7 @@ import json
 import os
 import posixpath
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import fsspec
@@ -53,8 +53,32 @@ class Store:
 
     def entries(self, folder: str) -> set[str]:
         """The names of all complete entries directly under a folder."""
-        found = self.fs.find(self._path(folder), maxdepth=2)
-        return {path.split("/")[-2] for path in found if path.endswith(f"/{MANIFEST}")}
+        if isinstance(self.fs, LocalFileSystem):
+            return _complete(self._path(folder))
+        return {names[0] for names in self._found(folder, depth=1)}
+
+    def nested(self, folder: str) -> dict[str, set[str]]:
+        """The names of all complete entries two folders down, by the folder between; one listing.
+
+        Where there are thousands this is far quicker than `entries` of each.
+        """
+        found: dict[str, set[str]] = {}
+        if isinstance(self.fs, LocalFileSystem):
+            top = self._path(folder)
+            between = os.listdir(top) if os.path.isdir(top) else []
+            found = {name: _complete(os.path.join(top, name)) for name in between}
+        else:
+            for name, entry in self._found(folder, depth=2):
+                found.setdefault(name, set()).add(entry)
+        return {name: entries for name, entries in found.items() if entries}
+
+    def _found(self, folder: str, depth: int) -> Iterator[list[str]]:
+        """The folders on the way to each complete entry so far below a folder, its own last."""
+        above = f"{self._path(folder).strip('/')}/"
+        for path in self.fs.find(self._path(folder), maxdepth=depth + 1):
+            *names, last = path.strip("/").removeprefix(above).split("/")
+            if last == MANIFEST and len(names) == depth:
+                yield names
 
     def write(self, entry: str, objects: Mapping[str, bytes]) -> None:
         """Makes or replaces an entry; readers see the old one until the new one is whole."""
@@ -191,3 +215,12 @@ class Store:
 
     def _path(self, *parts: str) -> str:
         return posixpath.join(self.root, *parts)
+
+
+def _complete(folder: str) -> set[str]:
+    """The names of the entries in a folder of this machine."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    return {name for name in names if os.path.exists(os.path.join(folder, name, MANIFEST))}

@@ -72,7 +72,7 @@ def test_list_shows_every_preset_with_its_question(tmp_path):
 
 def test_plan_counts_models_and_cells_and_changes_nothing(tmp_path):
     output = study("plan", "quickstart", cwd=tmp_path)
-    assert "34 models, 680 cells" in output
+    assert "34 models (0 cached), 680 cells (0 cached), " in output
     assert not list(tmp_path.iterdir())
 
 

@@ -5,11 +5,11 @@ import torch
 from mlflow.exceptions import MlflowException
 
 from study.choice import with_choices
-from study.driver import is_complete
 from study.local import run_local
 from study.lock import StudyLock
 from study.results import read_outcome, worst
 from study.tracking import Tracker
+from study.watcher import is_complete
 from trainables import names
 from trainables import trial as trial_module
 from trainables.errors import StudyIsRunning
@@ -96,7 +96,7 @@ def test_an_added_diagnostic_is_measured_and_nothing_else(run, tmp_path):
 
 def test_results_under_other_ids_are_no_results(run, monkeypatch, tmp_path):
     # As from a worker whose plugin is of another version than the driver's.
-    monkeypatch.setattr("study.driver.is_complete", lambda trial, store: False)
+    monkeypatch.setattr("study.watcher.is_complete", lambda trial, store: False)
     result, said = run()
     (reason,) = result.failed.values()
     assert "bear other ids" in reason

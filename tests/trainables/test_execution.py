@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from trainables.execution import Execution, default_data, prepare
+from trainables import execution
+from trainables.execution import Execution, cores, default_data, prepare
 
 
 @pytest.fixture
@@ -52,3 +54,16 @@ def test_data_are_kept_in_the_users_cache(monkeypatch):
     assert default_data() == Path("/somewhere/cache/robust-loss-study/data")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_data().expanduser() == Path.home() / ".cache/robust-loss-study/data"
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(execution, "_quota", lambda: 64.0)
+    before = os.sched_getaffinity(0)
+    assert cores() == len(before)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    monkeypatch.setattr(execution, "_quota", lambda: 0.5)
+    assert cores() == 1

@@ -73,6 +73,16 @@ def test_entries_are_those_directly_under_a_folder(store):
     assert store.entries("outcomes") == set()
 
 
+def test_nested_entries_are_those_two_folders_down(store):
+    assert store.nested("outcomes") == {}
+    for entry in ("outcomes/m/a", "outcomes/m/b", "outcomes/other/c", "outcomes/d", "models/m"):
+        store.write(entry, OLD)
+    store.write("outcomes/deep/er/entry", OLD)
+    store.put("outcomes/m/half/weights.bin", b"half")
+    store.put("outcomes/a file", b"")
+    assert store.nested("outcomes") == {"m": {"a", "b"}, "other": {"c"}}
+
+
 def test_objects_without_a_manifest_are_no_entry(store):
     store.put("outcomes/m/a/weights.bin", b"half")
     assert not store.has("outcomes/m/a")

@@ -67,6 +67,12 @@ class AutoAttack(Attack):
         """The attacks it is made of; all that it may be made of while that is open."""
         return STAGES[self.version]
 
+    @property
+    def parts(self) -> tuple[Attack, ...]:
+        """Its stages."""
+        attacks = self._attacks(classes=4)  # with fewer it is only other surfaces
+        return tuple(attacks[name] for name in self.stages)
+
     def radius(self, images: Tensor) -> Tensor:
         """The largest perturbation of each image, (B, 1, 1, 1)."""
         return self.budget.radius(images, self.eps, STEPS)

@@ -178,6 +178,11 @@ class Attack(Component):
         return (self.name,)
 
     @property
+    def parts(self) -> tuple[Attack, ...]:
+        """The attacks that it costs as much as: itself unless it runs others, one after another."""
+        return (self,)
+
+    @property
     def sources(self) -> tuple[str, ...]:
         """Ids of the other trained models it needs: its cells run when those exist."""
         return ()

@@ -1,0 +1,235 @@
+"""What the driver does with what it hears of trials: it tracks and shows them, and counts tries."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from mlflow.exceptions import MlflowException
+
+from study.interrupts import uninterrupted
+from study.ledger import Meter
+from study.lock import StudyLock
+from study.plan import Plan, PlannedTrial
+from study.progress import Display
+from study.search import COMPLETE, FAILED, STOPPED, Search
+from study.tracking import Tracker
+from trainables.errors import BrokenInvariant, DamagedEntry, StudyIsRunning
+from trainables.store import Store
+from trainables.trial import Report, failure_of, note_failure, record_of
+
+
+def is_complete(trial: PlannedTrial, store: Store) -> bool:
+    """Whether every cell of a trial has a result."""
+    return trial.result_ids <= store.entries(f"outcomes/{trial.id}")
+
+
+class Watcher:
+    """Tracks and shows what the workers report; a `Listener`.
+
+    Args:
+        plan: what is wanted.
+        store: where results are.
+        tracker: writes MLflow.
+        display: shows how it goes.
+        lock: that the study is held by.
+        failed: reasons by trial id, of all of the run's parts; added to.
+        meter: adds up what trials take; None where nothing is computed.
+
+    Attributes:
+        trials: what may be heard of, by id.
+        starved: whether any trial had too little memory.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        tracker: Tracker,
+        display: Display,
+        lock: StudyLock,
+        failed: dict[str, str],
+        meter: Meter | None = None,
+    ) -> None:
+        self.plan = plan
+        self.meter = meter
+        self.store = store
+        self.tracker = tracker
+        self.display = display
+        self.lock = lock
+        self.failed = failed
+        self.trials = dict(plan.by_id)
+        self.losses: dict[str, tuple[str, str]] = {}  # why a trial is tried again, and details
+        self.tries = Counter[str]()  # how often each was taken up
+        self.starved = False
+
+    def left(self) -> list[PlannedTrial]:
+        """Trials still to run; those that are whole but not tracked are tracked now."""
+        left: dict[str, PlannedTrial] = {}
+        for trial in self.plan.trials:
+            if trial.id in self.failed:
+                continue
+            if not is_complete(trial, self.store) or not self._track(trial):
+                left[trial.id] = trial
+        left |= {trial.id: trial for trial in self._lost_sources(left.values())}
+        return list(left.values())
+
+    def _lost_sources(self, left: Iterable[PlannedTrial]) -> Iterator[PlannedTrial]:
+        """Whole trials whose model others need and the store has lost: to be trained again."""
+        for source in {source for trial in left for source in trial.sources}:
+            trial = self.plan.by_id[source]
+            if trial.id not in self.failed and not self.store.has(f"models/{source}"):
+                yield trial
+
+    def end(self, left: Sequence[PlannedTrial]) -> None:
+        """Counts what is still without a result, or without a run, as failed."""
+        for trial in left:
+            why, details = self.losses.get(trial.id, ("its results were damaged", ""))
+            reason = f"no result after {self.tries[trial.id]} tries: {why}"
+            note_failure(self.store, trial.id, reason, details)
+            self._fail(trial, reason)
+        for trial in self.plan.trials:
+            if trial.id not in self.failed and self.tracker.stale(trial):
+                self._fail(trial, "its results are there, but MLflow did not take them")
+
+    def started(self, trial_id: str) -> None:
+        """A worker has taken a trial up."""
+        trial = self.trials[trial_id]
+        self.tries[trial_id] += 1
+        self.display.started(trial)
+        with self._tracking():
+            self.tracker.started(trial)
+
+    def reported(self, report: Report) -> None:
+        """A step of a trial has ended.
+
+        Raises:
+            StudyIsRunning: another driver has taken us for dead.
+        """
+        if self.lock.lost:
+            raise StudyIsRunning(f"study {self.plan.name!r} was taken over by another driver")
+        trial = self.trials[report.trial_id]
+        if report.warning:
+            self.display.say(report.warning)
+        with self._tracking():
+            self.tracker.epochs(trial, report.epochs)
+        if not report.done:
+            self.display.reported(report)
+            return
+        if report.failed:
+            self._fail(trial, report.failed)
+        elif report.starved:
+            self.starved = True
+            self.lost(trial.id, report.starved)
+        elif report.waits:
+            self.losses[trial.id] = "it needs a model that is not there, and could not be made", ""
+            self.display.waits(trial)
+        elif not is_complete(trial, self.store):
+            self.lost(trial.id, "its worker's results bear other ids: is its code another version?")
+        else:
+            self._track(trial)
+
+    def lost(self, trial_id: str, reason: str, details: str = "") -> None:
+        """A trial has lost its worker, or could not be ended for another reason that may pass."""
+        trial = self.trials[trial_id]
+        if trial_id in self.failed:
+            return  # before another of its pack took the worker with it
+        if not is_complete(trial, self.store):  # a worker that died after its last cell lost none
+            self.losses[trial_id] = reason, details
+            self.display.lost(trial, reason)
+
+    def will_try(self, trial: PlannedTrial) -> None:
+        """A search will try it."""
+        self.trials[trial.id] = trial
+
+    def tried_before(self, trial: PlannedTrial) -> None:
+        """What a search tries has its results already, such as of a grid's point."""
+        self.will_try(trial)
+        if trial.id not in self.plan.by_id:  # whose run is another's
+            self._track(trial)
+
+    def stopped(self, trial_id: str, epoch: int) -> None:
+        """A search has given a training up."""
+        trial = self.trials[trial_id]
+        self.display.given_up(trial, epoch)
+        with self._tracking():
+            self.tracker.given_up(trial, epoch)
+
+    def diverged(self, trial: PlannedTrial, reason: str) -> None:
+        """Of a search that says something of the point: no failure of the study."""
+        self.display.given_up(trial, reason)
+        with self._tracking():
+            self.tracker.failed(trial, reason)
+
+    def unended(self, search: Search) -> list[PlannedTrial]:
+        """What a search has tried and could not bring to an end."""
+        ids = {suggestion.model_id for suggestion in search.open} - self.failed.keys()
+        return [self.trials[trial_id] for trial_id in ids if trial_id in self.trials]
+
+    def track_again(self, search: Search) -> None:
+        """Tracks what became of a search's suggestions, where MLflow does not show it."""
+        candidates = {trial.id: trial for trial in self.plan.candidates}
+        for suggestion in search.suggestions:
+            trial = candidates.get(suggestion.model_id)
+            if trial is None or not self.tracker.stale(trial):
+                continue
+            if suggestion.state == STOPPED and suggestion.epoch is not None:
+                with self._tracking():
+                    self.tracker.epochs(trial, record_of(self.store, trial.id)["history"])
+                    self.tracker.given_up(trial, suggestion.epoch)
+            elif suggestion.state == FAILED:
+                self.recall(trial)
+            elif suggestion.state == COMPLETE:
+                self._track(trial)
+
+    def recall(self, trial: PlannedTrial) -> None:
+        """Tracks again that a trial has failed, where the store says so."""
+        record = record_of(self.store, trial.id)
+        failure = failure_of(record)
+        if failure is not None and not self.tracker.shows_failure(trial, failure["reason"]):
+            with self._tracking():
+                self.tracker.epochs(trial, record["history"])
+                self.tracker.failed(trial, failure["reason"])
+
+    def _fail(self, trial: PlannedTrial, reason: str) -> None:
+        self.failed[trial.id] = reason
+        self.display.failed(trial, reason)
+        with self._tracking():
+            self.tracker.failed(trial, reason)
+
+    def _track(self, trial: PlannedTrial) -> bool:
+        """Projects a finished trial; False where a result turned out to be damaged."""
+        if not self.tracker.stale(trial):
+            return True
+        try:
+            with self._tracking():
+                self.display.finished(trial, self.tracker.finished(trial))
+            if self.meter is not None:
+                self.meter.finished(trial)
+        except DamagedEntry as error:
+            self.display.say(str(error))
+            return False
+        except BrokenInvariant as error:
+            self._fail(trial, f"its outcomes contradict each other, a bug of ours: {error}")
+        return True
+
+    @contextlib.contextmanager
+    def _tracking(self) -> Iterator[None]:
+        """MLflow is a projection: where it fails for a while, the study goes on."""
+        try:
+            with uninterrupted():
+                yield
+        except MlflowException as error:
+            self.display.say(f"MLflow did not take it, tried again at the end: {error.message}")
+
+
+@contextlib.contextmanager
+def watching(watcher: Watcher) -> Iterator[Watcher]:
+    """A watcher, at whose end nothing is left that looks as if it went on."""
+    try:
+        yield watcher
+    finally:
+        watcher.display.stop()
+        if not watcher.lock.lost:  # else the runs are somebody else's now
+            watcher.tracker.stopped()
