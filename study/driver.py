@@ -18,10 +18,12 @@ from study.local import run_local, search_local
 from study.lock import StudyLock
 from study.plan import Plan, PlannedTrial
 from study.progress import Display
+from study.references import note
 from study.search import COMPLETE, FAILED, STOPPED, Search, searches
 from study.site import Site
 from study.tracking import Tracker
 from trainables.checkpoint import bring
+from trainables.config import ModelConfig
 from trainables.errors import BrokenInvariant, DamagedEntry, StudyIsRunning
 from trainables.store import Store
 from trainables.trial import Report, failure_of, note_failure, record_of
@@ -67,6 +69,7 @@ def run_study(
 
     def complete(plan: Plan) -> None:
         """All trials of a plan."""
+        note(plan, store)
         display.expect(len(plan.trials) + len(plan.candidates))
         tracker = Tracker(tracking_uri, plan, store, artifacts, command)
         here = site
@@ -147,6 +150,7 @@ def sync_study(
     """
     with StudyLock(store, plan.name) as lock:
         plan = with_choices(with_found(plan, store), store)
+        note(plan, store)
         display.expect(len(plan.trials) + len(plan.candidates))
         tracker = Tracker(tracking_uri, plan, store, artifacts, command)
         with _watching(plan, store, tracker, display, lock, {}) as watcher:
@@ -162,8 +166,16 @@ def _fetch(plan: Plan, store: Store, folder: Path) -> None:
     """Brings the data that trials need to this machine, or says why not, before any starts."""
     missing = [trial.model for trial in plan.trials if not is_complete(trial, store)]
     sought = [end for found in searches(plan, store) if not found.done for end in found.ends]
-    datasets = {type(model.dataset): model.dataset for model in [*missing, *sought]}
-    for dataset in datasets.values():
+    fetch([*missing, *sought], folder)
+
+
+def fetch(models: Iterable[ModelConfig], folder: Path) -> None:
+    """Brings the data of models to this machine.
+
+    Raises:
+        MissingData, DamagedData: a data set cannot be had.
+    """
+    for dataset in {type(model.dataset): model.dataset for model in models}.values():
         dataset.fetch(folder)
 
 
