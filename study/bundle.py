@@ -140,6 +140,7 @@ def export(plan: Plan, store: Store, output: Path, *, models: bool, partial: boo
 
     Raises:
         IncompleteStudy: results are lacking.
+        BadBundle: it has checkpoints from elsewhere.
         DamagedEntry: a result is damaged.
         CannotWrite: the file cannot be written.
     """
@@ -149,6 +150,11 @@ def export(plan: Plan, store: Store, output: Path, *, models: bool, partial: boo
     )
     if not planned:
         raise IncompleteStudy(f"{plan.name} trains nothing: `study report` draws it anywhere")
+    if given := sorted({trial.label for trial in plan.trials if trial.checkpoint is not None}):
+        raise BadBundle(
+            f"{plan.name} has checkpoints ({', '.join(given)}): a bundle holds no weights from "
+            "elsewhere, without which such a study cannot be planned; nothing was written"
+        )
     over = all(found.done for found in searches(plan, store))
     if not results or (not partial and (results < planned or not over)):
         hint = ", or export what there is with --partial" if results else ""

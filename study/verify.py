@@ -26,9 +26,9 @@ from trainables.execution import Execution, prepare
 from trainables.store import Store
 from trainables.trial import Trial, load_model
 
-TOLERANCE = 0.005  # of outcomes that may differ where the machine is another (DESIGN, Determinism)
+TOLERANCE = 0.005  # of outcomes that may differ on another machine (DESIGN, Determinism)
 
-SAME_BITS, CLOSE, DIFFERS = "same bits", "another machine", "DIFFERS"
+SAME_BITS, OTHERWISE, DIFFERS = "same bits", "made otherwise", "DIFFERS"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Comparison:
     Attributes:
         trial: the model's name.
         what: the cell's name, or `training`.
-        alike: whether it was made as it is now: device, threads, layout, versions and host.
+        alike: whether it was made as it is now: device, threads, layout, packing, versions, host.
         equal: whether both are the same bits.
         n: images compared; 0 of a model.
         differing: how many of them have another outcome; of a model that draws at random each
@@ -54,10 +54,10 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """`same bits`; `another machine` where others may be; else `DIFFERS`."""
+        """`same bits`; `made otherwise` where others may be; else `DIFFERS`."""
         if self.equal:
             return SAME_BITS
-        return DIFFERS if self.alike else CLOSE
+        return DIFFERS if self.alike else OTHERWISE
 
 
 def agree(comparisons: Sequence[Comparison]) -> bool:
@@ -76,7 +76,9 @@ def summary(comparisons: Sequence[Comparison]) -> str:
     if n := sum(found.n for found in apart):
         share = sum(found.differing for found in apart) / n
         most = f"at most {100 * TOLERANCE:g} % may"
-        parts.append(f"of {len(apart)} from another machine {100 * share:.2g} % differ, {most}")
+        parts.append(
+            f"of {len(apart)} made otherwise {100 * share:.2g} % of outcomes differ, {most}"
+        )
     return "; ".join(parts)
 
 
@@ -145,7 +147,7 @@ def measured_again(plan: Plan, site: Site, sample: str, seed: int) -> Iterator[C
 def trained_again(plan: Plan, site: Site, sample: str, seed: int) -> Iterator[Comparison]:
     """Trains a random sample of a study's models from scratch, elsewhere, and compares weights.
 
-    On another machine training takes another path, so that nothing is said there.
+    On another machine, or in a pack, training takes another path: nothing is said there.
 
     Args:
         plan: the study.
@@ -158,7 +160,8 @@ def trained_again(plan: Plan, site: Site, sample: str, seed: int) -> Iterator[Co
         MissingData, DamagedData: the data cannot be had.
     """
     trials = trials_of(plan)
-    here = [id for id in trials if site.store.has(f"models/{id}")]
+    trained = [id for id, trial in trials.items() if trial.checkpoint is None]
+    here = [id for id in trained if site.store.has(f"models/{id}")]
     if not here:
         raise IncompleteStudy(f"{site.store.url} has no model of {plan.name}")
     drawn = random.Random(seed).sample(sorted(here), sample_size(sample, len(here)))

@@ -135,6 +135,14 @@ def test_a_study_that_lacks_results_is_refused_or_partial(finished, bundled, tmp
         bundled(make_plan(read_study("figure5")))
 
 
+def test_a_study_of_checkpoints_is_refused(finished, bundled):
+    weights = finished.store.read(f"models/{finished.plan.trials[0].id}")["weights.safetensors"]
+    (finished.folder / "net.safetensors").write_bytes(weights)
+    theirs = {"theirs": {"loss": "sce", "checkpoint": "net.safetensors"}}
+    with pytest.raises(BadBundle, match=r"has checkpoints \(theirs\)"):
+        bundled(finished.planned(methods=theirs, compare={}))
+
+
 def test_damage_is_told_and_left_where_it_is(finished, bundled):
     entry = finished.spoil("outcomes")
     before = finished.bytes()
