@@ -41,7 +41,7 @@ def describe(plan: Plan, command: str) -> dict[str, Any]:
         "trials": [_describe_trial(plan.protocol(trial), trial) for trial in plan.trials],
         "searches": list(plan.searches),
         "resources": plan.resources.model_dump(include={"cpu", "gpu"}),
-        "provenance": _provenance(plan),
+        "provenance": provenance(plan),
     }
 
 
@@ -91,7 +91,8 @@ def _describe_trial(protocol: Protocol, trial: PlannedTrial) -> dict[str, Any]:
 _REPORTED = ("torch", "ray", "mlflow", "numpy", "robust-loss-study")
 
 
-def _provenance(plan: Plan) -> dict[str, Any]:
+def provenance(plan: Plan) -> dict[str, Any]:
+    """What must be equal for the numbers to be equal: versions, machine, source, data."""
     datasets = {trial.model.dataset.name: trial.model.dataset.checksum for trial in plan.trials}
     return {
         "versions": {name: metadata.version(name) for name in _REPORTED},

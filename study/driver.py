@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,11 +16,13 @@ from study.local import run_local, search_local
 from study.lock import StudyLock
 from study.plan import Plan, PlannedTrial
 from study.progress import Display
+from study.references import note
 from study.search import Search, searches
 from study.site import Site
 from study.tracking import Tracker
 from study.watcher import Watcher, is_complete, watching
 from trainables.checkpoint import bring
+from trainables.config import ModelConfig
 from trainables.store import Store
 
 ROUNDS = 3  # what lost its worker, or is damaged, is made anew in the next round
@@ -170,6 +172,7 @@ class _Run:
 
     @contextlib.contextmanager
     def _watched(self, plan: Plan) -> Iterator[Watcher]:
+        note(plan, self.site.store)
         self.display.expect(len(plan.trials) + len(plan.candidates))
         store, tracker = self.site.store, self.tracked(plan)
         with Meter(plan, store) as meter:
@@ -198,6 +201,7 @@ def sync_study(
     """
     with StudyLock(store, plan.name) as lock:
         plan = with_choices(with_found(plan, store), store)
+        note(plan, store)
         display.expect(len(plan.trials) + len(plan.candidates))
         tracker = Tracker(tracking_uri, plan, store, artifacts, command)
         with watching(Watcher(plan, store, tracker, display, lock, {})) as watcher:
@@ -213,8 +217,16 @@ def _fetch(plan: Plan, store: Store, folder: Path) -> None:
     """Brings the data that trials need to this machine, or says why not, before any starts."""
     missing = [trial.model for trial in plan.trials if not is_complete(trial, store)]
     sought = [end for found in searches(plan, store) if not found.done for end in found.ends]
-    datasets = {type(model.dataset): model.dataset for model in [*missing, *sought]}
-    for dataset in datasets.values():
+    fetch([*missing, *sought], folder)
+
+
+def fetch(models: Iterable[ModelConfig], folder: Path) -> None:
+    """Brings the data of models to this machine.
+
+    Raises:
+        MissingData, DamagedData: a data set cannot be had.
+    """
+    for dataset in {type(model.dataset): model.dataset for model in models}.values():
         dataset.fetch(folder)
 
 

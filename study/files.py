@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
-from study.loader import kind_of, load_yaml
+from study.loader import dump_yaml, kind_of, load_yaml
 from study.overlay import merged, overridden, with_keys
 from trainables.errors import InvalidStudy, Mistake, StudyError, nearest
 
@@ -36,11 +37,12 @@ class StudyFile:
         source: what the user called it.
         text: the file's text, and below it that of every file it extends or unites.
         data: its content, with numbers as numbers and overrides applied; what was taken away is
-            `overlay.GONE`.
+            `loader.GONE`.
         overrides: what was set by hand.
         scale: the overlay that was taken.
         parts: the studies that it unites; empty for a study of its own.
         folder: where the file lies, and what it names by a relative path.
+        plain: its content over what it extends, before its scale and its overrides.
     """
 
     source: str
@@ -50,6 +52,7 @@ class StudyFile:
     scale: str = FULL
     parts: tuple[StudyFile, ...] = ()
     folder: Path = Path()
+    plain: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -136,6 +139,7 @@ def read_study(source: str, overrides: Iterable[str] = (), scale: str = FULL) ->
     """
     path = presets().get(source, Path(source))
     data, texts = _extended(source, path, ())
+    plain = data
     mistakes: list[Mistake] = []
     parts: tuple[StudyFile, ...] = ()
     if "union" in data:
@@ -147,8 +151,26 @@ def read_study(source: str, overrides: Iterable[str] = (), scale: str = FULL) ->
     data = overridden(data, overrides, mistakes)
     if mistakes:
         raise InvalidStudy(source, mistakes)
-    folder = path.absolute().parent
-    return StudyFile(source, "\n".join(texts), data, tuple(overrides), scale, parts, folder)
+    folder, text = path.absolute().parent, "\n".join(texts)
+    return StudyFile(source, text, data, tuple(overrides), scale, parts, folder, plain)
+
+
+def standalone(file: StudyFile) -> dict[str, str]:
+    """A study's files by name, the leading one first, which say all that it says by themselves.
+
+    They extend nothing and name no preset, and so mean the same with another version's presets;
+    read with the same overrides and scale they are the same study. What people wrote stands
+    below as a comment.
+    """
+    name = study_name(file.data.get("study"))
+    parts = {f"{name}.{number}.yaml": part for number, part in enumerate(file.parts, start=1)}
+    own = {**file.plain, "union": list(parts)} if parts else file.plain
+    written = {f"{name}.yaml": (own, file.text)}
+    written |= {key: (part.plain, part.text) for key, part in parts.items()}
+    return {
+        key: f"{dump_yaml(data)}\n# As it was written:\n{indent(text, '# ', lambda _: True)}\n"
+        for key, (data, text) in written.items()
+    }
 
 
 def _extended(source: str, path: Path, below: tuple[Path, ...]) -> tuple[dict[str, Any], list[str]]:

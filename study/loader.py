@@ -1,4 +1,7 @@
-"""YAML read the way people write it: numbers as numbers, keys as names, no key twice."""
+"""YAML read the way people write it: numbers as numbers, keys as names, no key twice.
+
+And written so that it is read as the same again.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,13 @@ from trainables.errors import Mistake
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _WRITTEN = re.compile(rf"{_NUMBER}(?:\s*/\s*{_NUMBER})?$")
+
+
+class GONE:
+    """Stands where something was taken away, so that no scale and no rule brings back a part."""
+
+
+_GONE_TAG = "!gone"
 
 
 class _Loader(yaml.SafeLoader):
@@ -45,6 +55,19 @@ class _Loader(yaml.SafeLoader):
 # Plain text alone: what is quoted stays text.
 _Loader.add_implicit_resolver("!number", _WRITTEN, list("+-.0123456789"))
 _Loader.add_constructor("!number", _Loader.construct_number)
+_Loader.add_constructor(_GONE_TAG, lambda *_: GONE)
+
+
+class _Dumper(yaml.SafeDumper):
+    """The safe dumper, which quotes text that the loader would read as a number."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """A node that stands twice is written twice."""
+        return True
+
+
+_Dumper.add_implicit_resolver("!number", _WRITTEN, list("+-.0123456789"))
+_Dumper.add_representer(type, lambda dumper, _: dumper.represent_scalar(_GONE_TAG, ""))
 
 
 def plain_number(value: float) -> float:
@@ -68,6 +91,12 @@ def load_yaml(text: str, where: str, mistakes: list[Mistake]) -> Any:
     except RecursionError:
         mistakes.append(Mistake(where, "not readable as YAML: it holds itself, or nests too deep"))
     return None
+
+
+def dump_yaml(data: Any) -> str:
+    """The text that `load_yaml` reads as the same data, what was taken away included."""
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return text
 
 
 def _check_keys(node: Any, path: str, mistakes: list[Mistake]) -> None:

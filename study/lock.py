@@ -10,6 +10,7 @@ import platform
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -20,6 +21,7 @@ from trainables.store import Store
 
 BEAT_SECONDS = 5.0
 LEASE_SECONDS = 30.0  # a holder that was silent for so long is dead
+CLEANING = ".clean"  # in a study's place, and no study's name: held while the store is cleaned
 
 
 class StudyLock:
@@ -55,10 +57,18 @@ class StudyLock:
                 self._bury(holder)
             if not self.store.create(self.path, self._record()):
                 raise StudyIsRunning(self._told(self._holder() or {}))
+            self._give_way()
         except OSError as error:
             raise BadAddress(f"cannot write to {self.store.url}: {error}") from error
         self._thread.start()
         return self
+
+    def _give_way(self) -> None:
+        """Whoever cleans looks for drivers after it has locked; they look for it after theirs."""
+        cleaner = _holder_at(self.store, _path(CLEANING))
+        if self.study != CLEANING and cleaner and _alive(cleaner):
+            self.store.delete(self.path)
+            raise StudyIsRunning(_told(CLEANING, cleaner))
 
     def _bury(self, holder: dict[str, Any]) -> None:
         """Takes a dead holder's lock away, and nobody else's.
@@ -108,10 +118,23 @@ class StudyLock:
         return _holder_at(self.store, self.path)
 
     def _told(self, holder: dict[str, Any]) -> str:
-        return (
-            f"study {self.study!r} is being run by {_who(holder)}; nothing was started. "
-            f"Wait for it, or stop it and run again"
-        )
+        return _told(self.study, holder)
+
+
+@contextlib.contextmanager
+def cleaning(store: Store) -> Iterator[StudyLock]:
+    """Held while a store is cleaned: no study of it is run meanwhile.
+
+    Raises:
+        StudyIsRunning: one is being run, or somebody else cleans.
+    """
+    with StudyLock(store, CLEANING) as lock:
+        for path in store.files("studies"):
+            _, study, *rest = path.split("/")
+            holder = _holder_at(store, path) if rest == [_FILE] and study != CLEANING else None
+            if holder and _alive(holder):
+                raise StudyIsRunning(_told(study, holder))
+        yield lock
 
 
 def living_holder(store: Store, study: str) -> str | None:
@@ -120,8 +143,16 @@ def living_holder(store: Store, study: str) -> str | None:
     return _who(holder) if holder and _alive(holder) else None
 
 
+_FILE = "lock.json"
+
+
 def _path(study: str) -> str:
-    return f"studies/{study}/lock.json"
+    return f"studies/{study}/{_FILE}"
+
+
+def _told(study: str, holder: dict[str, Any]) -> str:
+    what = "the store is being cleaned" if study == CLEANING else f"study {study!r} is being run"
+    return f"{what} by {_who(holder)}; nothing was started. Wait for it, or stop it and run again"
 
 
 def _holder_at(store: Store, path: str) -> dict[str, Any] | None:

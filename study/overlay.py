@@ -8,15 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from study.axes import expand
-from study.loader import kind_of, load_yaml
+from study.loader import GONE, kind_of, load_yaml
 from trainables.errors import Mistake, unknown_key
 
 RULES = "when"
 _PLACE = ("data", "backbone")  # what a rule may ask for
-
-
-class GONE:
-    """Stands where something was taken away, so that no scale and no rule brings back a part."""
 
 
 def merged(base: Any, over: Any) -> Any:

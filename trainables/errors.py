@@ -102,6 +102,30 @@ class OverBudget(StudyError, ValueError):
     """A study that would take more time, or money, than it may."""
 
 
+class BadBundle(StudyError, ValueError):
+    """A file that is no whole bundle of a study's results."""
+
+
+class Contradiction(StudyError, ValueError):
+    """Results under one id that are not the same."""
+
+
+class IncompleteStudy(StudyError, LookupError):
+    """A study that lacks results which are asked for."""
+
+
+class BadSample(StudyError, ValueError):
+    """A size of a sample that is neither a share nor a number."""
+
+
+class NothingKept(StudyError, LookupError):
+    """Nothing says what is to be kept."""
+
+
+class UnknownStudy(StudyError, LookupError):
+    """A study that the store knows nothing of."""
+
+
 class NothingTracked(StudyError, LookupError):
     """The tracking server knows no such study."""
 

@@ -15,6 +15,7 @@ import os
 import posixpath
 import uuid
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import fsspec
@@ -32,12 +33,15 @@ class Store:
     Args:
         url: any fsspec address; a plain path is made absolute, because workers do not
             share the driver's working folder.
+        set_aside: whether a damaged entry that is read is set aside; those who must change
+            nothing leave it where it is.
 
     Raises:
         BadAddress: no file system goes by that address, or its driver is not installed.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, set_aside: bool = True) -> None:
+        self.set_aside = set_aside
         self.url = url if "://" in url else os.path.abspath(url)
         try:  # a listing that is cached would not show what workers have written since
             self.fs, self.root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
@@ -112,6 +116,8 @@ class Store:
             except (*_MALFORMED, FileNotFoundError) as error:
                 if self.fs.cat_file(self._path(entry, MANIFEST)) != manifest:
                     continue  # a writer replaced it meanwhile: read the new one
+                if not self.set_aside:
+                    raise DamagedEntry(f"store entry {entry} is damaged ({error})") from error
                 aside = self._set_aside(entry)
                 raise DamagedEntry(
                     f"store entry {entry} is damaged ({error}); set aside as {aside}, "
@@ -130,6 +136,25 @@ class Store:
         self.delete(f"{entry}/{MANIFEST}")
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm(self._path(entry), recursive=True)
+
+    def files(self, folder: str = "") -> dict[str, int]:
+        """Every file below a folder, by its path in the store, with its size in bytes."""
+        found = self.fs.find(self._path(folder), detail=True)
+        start = len(self.root.rstrip("/")) + 1
+        return {path[start:]: int(info["size"]) for path, info in found.items()}
+
+    def named_in(self, entry: str) -> set[str]:
+        """The files that a complete entry consists of; none where its manifest is damaged."""
+        named = self._files(entry)
+        return named | {MANIFEST} if named else set()
+
+    def age(self, path: str) -> float:
+        """Seconds since a plain file was written; 0 where the file system does not tell."""
+        try:
+            written = self.fs.modified(self._path(path))
+        except (NotImplementedError, FileNotFoundError):
+            return 0.0
+        return float((datetime.now(UTC) - written).total_seconds())
 
     def put(self, path: str, data: bytes) -> None:
         """Writes one plain file (a lock, a search's state), replacing it at once."""
@@ -181,6 +206,18 @@ class Store:
         """Deletes one plain file if it is there."""
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self._path(path))
+
+    def drop_empty(self, folder: str) -> None:
+        """Removes a folder and those above it, as far as nothing is in them.
+
+        Object stores have no folders.
+        """
+        while folder and isinstance(self.fs, LocalFileSystem):
+            try:
+                os.rmdir(self._path(folder))
+            except OSError:  # it is not empty
+                return
+            folder = posixpath.dirname(folder)
 
     def _checked(self, entry: str, item: Mapping[str, Any]) -> bytes:
         data: bytes = self.fs.cat_file(self._path(entry, item["file"]))

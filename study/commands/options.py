@@ -33,8 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Does this loss really help, and for which hyper-parameters? Plan, run, report.",
     epilog="Exit status: 0 when all is there that was asked for; 1 when a trial has failed or "
-    "lacks results; 2 when nothing was done, for a mistake; 130 or 143 when stopped by Ctrl-C or "
-    "by SIGTERM, and the same command goes on where it was.",
+    "lacks results, or results do not agree; 2 when nothing was done, for a mistake; 130 or 143 "
+    "when stopped by Ctrl-C or by SIGTERM, and the same command goes on where it was.",
 )
 
 

@@ -1,6 +1,7 @@
 """Study files for planning, and runs of them in this process."""
 
 import io
+import shutil
 
 import pytest
 import yaml
@@ -65,3 +66,74 @@ def run_plan():
         return result, console.file.getvalue()
 
     return start
+
+
+FINISHED = {
+    "study": "finished",
+    "evaluate": {"validation": 8, "test": 8},
+    "training": {"epochs": 1, "batch_size": 1000},
+    "data": {"name": "mnist5k", "subset": {"train": 1000, "validation": 50, "test": 50}},
+    "methods": {
+        "sce": {"loss": "sce"},
+        "isce": {"loss": {"name": "isce", "m": [0.0, 0.1]}},
+        "random": {"loss": "sce", "transform": "random_resize_pad"},
+    },
+    "attacks": {"pgd": {"eps": 0.04, "steps": [1, 2]}},
+    "diagnostics": {"embedding": {}},
+    "headline": {"attack": "pgd", "steps": 2},
+    "compare": {"baseline": "sce"},
+}
+
+
+@pytest.fixture(scope="session")
+def finished_once(tmp_path_factory, run_plan):
+    """A folder in which a study of four models has been run; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "finished.yaml").write_text(yaml.safe_dump({**BASE, **FINISHED}, sort_keys=False))
+    result, _ = run_plan(make_plan(read_study(str(folder / "finished.yaml"))), folder)
+    assert not result.failed
+    return folder
+
+
+class Finished:
+    """A finished study in a folder of the test's own: `plan`, `store`, and plans of variants."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.store = Store(str(folder / "store"))
+        self.reader = Store(str(folder / "store"), set_aside=False)
+
+    def planned(self, **keys):
+        """The study, its keys replaced by those given."""
+        data = {**BASE, **FINISHED, **keys}
+        path = self.folder / f"{data['study']}.yaml"
+        path.write_text(yaml.safe_dump(data, sort_keys=False))
+        return make_plan(read_study(str(path)))
+
+    @property
+    def plan(self):
+        return self.planned()
+
+    @property
+    def results(self):
+        """How many results it has."""
+        return sum(len(trial.result_ids) for trial in self.plan.trials)
+
+    def bytes(self):
+        """Every file of the store, with when it was written."""
+        files = [path for path in (self.folder / "store").rglob("*") if path.is_file()]
+        return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+    def spoil(self, kind):
+        """Damages one object of the first entry of a kind, and names the entry."""
+        manifest = sorted((self.folder / "store" / kind).rglob("manifest.json"))[0]
+        object = next(path for path in sorted(manifest.parent.iterdir()) if path != manifest)
+        object.write_bytes(b"spoilt")
+        return str(manifest.parent.relative_to(self.folder / "store"))
+
+
+@pytest.fixture
+def finished(finished_once, tmp_path):
+    """The finished study, in a copy."""
+    shutil.copytree(finished_once / "store", tmp_path / "store")
+    return Finished(tmp_path)

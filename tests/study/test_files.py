@@ -5,8 +5,15 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.files import CannotWrite, StudyFileNotFound, presets, read_study, write_copy
-from study.loader import plain_number
+from study.files import (
+    CannotWrite,
+    StudyFileNotFound,
+    presets,
+    read_study,
+    standalone,
+    write_copy,
+)
+from study.loader import GONE, dump_yaml, load_yaml, plain_number
 from trainables.errors import InvalidStudy
 
 
@@ -223,3 +230,54 @@ def test_a_copy_replaces_nothing_and_says_what_is_wrong(tmp_path):
     with pytest.raises(InvalidStudy, match="expected a name of letters"):
         write_copy("quickstart", tmp_path / "a b.yaml")
     assert list(tmp_path.iterdir()) == [path]
+
+
+KEYS = st.from_regex(r"[a-z]{1,3}", fullmatch=True)
+NUMBERS = st.integers() | st.floats(-1e9, 1e9, allow_nan=False).map(plain_number)
+TEXTS = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs"]), max_size=12)
+DATA = st.recursive(
+    NUMBERS | TEXTS | st.sampled_from(["1e-3", "8/255", "null", "on", "7", GONE, None, True]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(DATA)
+def test_what_is_written_is_read_as_the_same(data):
+    mistakes = []
+    assert load_yaml(dump_yaml({"data": data}), "", mistakes) == {"data": data}
+    assert not mistakes
+
+
+def read_alone(folder, file):
+    """A study read from nothing but the files that it stands in by itself."""
+    written = standalone(file)
+    for name, text in written.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return read_study(str(folder / next(iter(written))), file.overrides, file.scale)
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_a_study_that_stands_alone_is_the_same_at_every_scale(tmp_path, preset):
+    plain = read_study(preset)
+    scales = {scale for file in plain.parts or (plain,) for scale in file.plain.get("scales") or ()}
+    for scale in {"full", *scales}:
+        file = read_study(preset, ("seeds=7", "question=Why?"), scale)
+        alone = read_alone(tmp_path, file)
+        assert (alone.name, alone.data, alone.figures) == (file.name, file.data, file.figures)
+        assert [part.data for part in alone.parts] == [part.data for part in file.parts]
+        assert plain.text.splitlines()[-1] in alone.text  # its comments say why
+
+
+def test_what_was_taken_away_stays_away_from_rules_and_scales(tmp_path):
+    base = (
+        "study: base\ndata: mnist\nbackbone: lenet5\nmethods: {a: {loss: sce}, b: {loss: isce}}\n"
+        "scales: {small: {methods.b.seeds: 1}}\n"
+        "when: [{if: {data: mnist}, set: {methods.b.seeds: 3}}]"
+    )
+    path = write(tmp_path, mine="study: mine\nextends: base.yaml\nmethods: {b: null}", base=base)
+    file = read_study(path, (), "small")
+    (tmp_path / "there").mkdir()
+    alone = read_alone(tmp_path / "there", file)
+    assert alone.data == file.data
+    assert alone.data["methods"]["b"] is GONE

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.overlay import GONE, Place, at_places, merged, pruned, with_keys
+from study.loader import GONE
+from study.overlay import Place, at_places, merged, pruned, with_keys
 
 PLAIN = st.recursive(
     st.integers() | st.text(max_size=3),

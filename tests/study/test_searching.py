@@ -11,7 +11,9 @@ import yaml
 from mlflow import MlflowClient
 from ray.tune.schedulers import TrialScheduler
 
+from study.bundle import export, import_bundle
 from study.choice import with_choices
+from study.clean import look
 from study.driver import sync_study
 from study.files import read_study
 from study.found import with_found
@@ -266,3 +268,17 @@ def test_without_a_rule_nothing_is_given_up():
     rule = stop_rule(searching(None, [("a", [1.0])]))
     rule.on_trial_add(None, Known("new"))
     assert decisions(rule, Known("new"), [0.0] * 9) == [CONTINUE] * 9
+
+
+def test_a_bundle_has_what_was_tried_and_found_and_nothing_is_run_there(found, run_plan, tmp_path):
+    export(found.plan, found.store, tmp_path / "a.zip", models=False, partial=False)
+    (tmp_path / "there").mkdir()
+    there = Store(str(tmp_path / "there" / "store"))
+    done = import_bundle(tmp_path / "a.zip", there, tmp_path / "there")
+    plan = with_found(make_plan(read_study(str(done.file))), there)
+    assert (plan.trials, plan.candidates) == (found.plan.trials, found.plan.candidates)
+    assert plan.searches == found.plan.searches
+    _, said = run_plan(plan, tmp_path / "there")
+    assert "to run" not in said
+    assert look(there, {}, []).items == ()
+    assert look(found.store, {}, []).items == ()

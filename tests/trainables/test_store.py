@@ -335,3 +335,49 @@ def test_manifest_describes_every_object(store):
     for name, item in manifest["objects"].items():
         assert item["bytes"] == len(OLD[name])
         assert store.fs.cat_file(store._path("models/a", item["file"])) == OLD[name]
+
+
+def test_files_are_listed_with_their_sizes(store):
+    assert store.files() == {}
+    store.put("studies/a/search.json", b"four")
+    store.write("models/a", OLD)
+    assert store.files("studies") == {"studies/a/search.json": 4}
+    assert sorted(size for path, size in store.files().items() if "manifest" not in path) == [
+        4, len(OLD["config.json"]), len(OLD["weights.safetensors"]),
+    ]  # fmt: skip
+    named = {path.rpartition("/")[2] for path in store.files("models/a")}
+    assert store.named_in("models/a") == named
+    store.put(f"models/a/{MANIFEST}", b"spoilt")
+    assert store.named_in("models/a") == set()
+
+
+def test_a_file_was_written_a_while_ago(store):
+    store.put("studies/a/search.json", b"four")
+    assert 0 <= store.age("studies/a/search.json") < 600
+    assert store.age("studies/a/other.json") == 0
+
+
+def test_empty_folders_go_as_far_as_they_are_empty(tmp_path):
+    store = Store(str(tmp_path))
+    store.put("outcomes/m/a/x", b"x")
+    store.put("outcomes/n/a/x", b"x")
+    store.drop_empty("outcomes/m/a")
+    assert (tmp_path / "outcomes/m/a/x").exists()
+    store.delete("outcomes/m/a/x")
+    store.drop_empty("outcomes/m/a")
+    assert [path.name for path in (tmp_path / "outcomes").iterdir()] == ["n"]
+    for path in store.files():
+        store.delete(path)
+    store.drop_empty("outcomes/n/a")
+    assert tmp_path.exists()
+
+
+def test_readers_that_change_nothing_leave_damage_where_it_is(store):
+    store.write("models/a", OLD)
+    spoil(store, "models/a")
+    reader = Store(store.url, set_aside=False)
+    before = store.files()
+    for _ in range(2):
+        with pytest.raises(DamagedEntry, match="models/a is damaged"):
+            reader.read("models/a")
+    assert store.files() == before
