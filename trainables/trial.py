@@ -161,8 +161,10 @@ class Trial:
         started = time.perf_counter()
         cells = [cell for cell in self._missing if cell.group == self._missing[0].group]
         if self._classifier is None:
-            self._classifier = self._model(self.id)
-        models = {source: self._model(source) for source in cells[0].sources}
+            self._classifier = load_model(self.store, self.id, self.execution)
+        models = {
+            source: load_model(self.store, source, self.execution) for source in cells[0].sources
+        }
         measured = self._measured(cells, models)
         seconds = round((time.perf_counter() - started) / len(cells), 3)
         for cell, objects in zip(cells, measured, strict=True):
@@ -194,14 +196,6 @@ class Trial:
             self._warning = f"out of memory: attacked {self._batch} images at a time from now on"
             free_memory()
 
-    def _model(self, model_id: str) -> Classifier:
-        """A trained model of the store."""
-        objects = self.store.read(f"models/{model_id}")
-        config = model_from(json.loads(objects["config.json"]))
-        classifier = new_classifier(config, self.execution)
-        load_weights(classifier, objects["weights.safetensors"])
-        return classifier
-
     def _splits(self) -> Splits:
         return load_splits(self.config.model.dataset, self.execution)
 
@@ -226,6 +220,25 @@ class Trial:
         self.record["execution"] = self.execution.record()
         self.record["time"] = time.time()
         self.store.write(f"trials/{self.id}", {"record.json": _json(self.record)})
+
+
+def load_model(store: Store, model_id: str, execution: Execution) -> Classifier:
+    """A trained model of the store.
+
+    Args:
+        store: where it is.
+        model_id: its trial's id.
+        execution: what it is to be computed on.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        DamagedEntry: its bytes are not those that were written; it is set aside.
+    """
+    objects = store.read(f"models/{model_id}")
+    config = model_from(json.loads(objects["config.json"]))
+    classifier = new_classifier(config, execution)
+    load_weights(classifier, objects["weights.safetensors"])
+    return classifier
 
 
 def record_of(store: Store, trial_id: str) -> dict[str, Any]:

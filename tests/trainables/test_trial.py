@@ -22,7 +22,7 @@ from trainables.evaluation import measure
 from trainables.execution import Execution, is_out_of_memory
 from trainables.store import MANIFEST, Store
 from trainables.training import Trainer
-from trainables.trial import Trial, failure_of, note_failure, record_of
+from trainables.trial import Trial, failure_of, load_model, note_failure, record_of
 
 CPU = Execution()
 FOREVER = 1e9
@@ -596,7 +596,7 @@ def test_cell_waits_for_the_model_that_it_needs(borrowing, other, store, whole, 
     assert (report.done, report.failed, report.waits, report.cells) == (True, None, False, 4)
     (cell,) = borrowing.cells[3:]
     kept = result(borrowing, store)["outcomes"].pop(cell.id(borrowing.model.id))
-    models = [Trial(each, store, CPU)._model(each.model.id) for each in (borrowing, other)]
+    models = [load_model(store, each.model.id, CPU) for each in (borrowing, other)]
     splits = trial_module.load_splits()
     (expected,) = measure(models[0], [cell], splits, {other.model.id: models[1]})
     assert {name: kept[name] for name in expected} == expected
