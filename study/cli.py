@@ -22,7 +22,8 @@ from trainables.errors import StudyError
 
 def main() -> None:
     """Runs the command; a user's mistake is one message and exit status 2."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for sign in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(sign, _stop)
     try:
         app()
     except StudyError as error:
@@ -30,7 +31,7 @@ def main() -> None:
         sys.exit(error.exit_status)
 
 
-def _terminate(*_: object) -> None:
+def _stop(sign: int, frame: object) -> None:
     """Ends as tidily as Ctrl-C, and like it: Ray makes any SystemExit within a call exit 1."""
-    stopped_by.append(signal.SIGTERM)
+    stopped_by.append(signal.Signals(sign))
     raise KeyboardInterrupt

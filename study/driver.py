@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +17,10 @@ from study.local import run_local
 from study.lock import StudyLock
 from study.plan import Plan, PlannedTrial
 from study.progress import Display
+from study.shard import Shard
 from study.site import Site
 from study.tracking import Tracker
+from study.untracked import Untracked
 from trainables.errors import BrokenInvariant, DamagedEntry, StudyIsRunning
 from trainables.store import Store
 from trainables.trial import Report, failure_of, note_failure, record_of
@@ -34,12 +36,14 @@ class Result:
     """How a run ended.
 
     Attributes:
-        planned: trials of the study.
+        planned: trials that were to be run.
         failed: reasons by trial id.
+        waiting: ids of those that need the models of trials that were not to be run.
     """
 
     planned: int
     failed: dict[str, str] = field(default_factory=dict)
+    waiting: list[str] = field(default_factory=list)
 
 
 def run_study(
@@ -52,8 +56,22 @@ def run_study(
     command: str,
     local: bool,
     display: Display,
+    only: Collection[str] | None = None,
+    shard: Shard | None = None,
 ) -> Result:
     """Trains and attacks everything of a plan that the store lacks, and tracks it.
+
+    Args:
+        plan: what is wanted.
+        store: where results are kept.
+        data: folder of the downloaded data sets.
+        tracking_uri: MLflow's.
+        artifacts: folder for artifacts where that is a database.
+        command: how the study was started, for the report.
+        local: whether in this process, without Ray.
+        display: shows how it goes.
+        only: ids of the trials to run; all where it is not given.
+        shard: a slice of them to run in this process while others run theirs; it tracks nothing.
 
     Raises:
         StudyIsRunning: another driver holds the study.
@@ -62,28 +80,36 @@ def run_study(
     site = Site(store, data, plan.resources, plan.plugins)
 
     def complete(plan: Plan, failed: Mapping[str, str]) -> Result:
-        tracker = Tracker(tracking_uri, plan, store, artifacts, command)
+        tracker = (
+            Untracked(plan, store)
+            if shard
+            else Tracker(tracking_uri, plan, store, artifacts, command)
+        )
         here = site
-        with _watching(plan, store, tracker, display, lock) as watcher:
+        with _watching(plan, store, tracker, display, lock, ours) as watcher:
             watcher.result.failed |= failed
             left = watcher.left()
             for _ in range(ROUNDS + WAVES - 1):
                 if not left:
                     break
                 display.start(left)
-                _executor(local)(left, here, watcher)
+                _executor(local or shard is not None)(left, here, watcher)
                 here = here.roomier if watcher.starved else here
                 left = watcher.left()
+                if all(map(watcher.waits, left)):
+                    break
             watcher.end(left)
         return watcher.result
 
-    with StudyLock(store, plan.name) as lock:
+    ours = frozenset(plan.by_id if only is None else only)
+    ours = shard.of(ours) if shard else ours
+    with StudyLock(store, plan.name, shard) as lock:
         plan = with_choices(plan, store)
-        missing = [trial for trial in plan.trials if not is_complete(trial, store)]
+        missing = [t for t in plan.trials if t.id in ours and not is_complete(t, store)]
         _fetch(missing, Path(data).expanduser())
         result = complete(plan, failed={})
         chosen = with_choices(plan, store, result.failed)
-        if chosen.trials == plan.trials:
+        if all(chosen.by_id[id] == plan.by_id[id] for id in ours):
             return result
         display.say("validation has chosen: what it chose is audited whole")
         return complete(chosen, result.failed)
@@ -109,7 +135,8 @@ def sync_study(
     with StudyLock(store, plan.name) as lock:
         plan = with_choices(plan, store)
         tracker = Tracker(tracking_uri, plan, store, artifacts, command)
-        with _watching(plan, store, tracker, display, lock) as watcher:
+        everything = frozenset(plan.by_id)
+        with _watching(plan, store, tracker, display, lock, everything) as watcher:
             left = watcher.left()
             for trial in left:
                 watcher.recall(trial)
@@ -140,22 +167,31 @@ class _Watcher:
     """Tracks and shows what the workers report."""
 
     def __init__(
-        self, plan: Plan, store: Store, tracker: Tracker, display: Display, lock: StudyLock
+        self,
+        plan: Plan,
+        store: Store,
+        tracker: Tracker | Untracked,
+        display: Display,
+        lock: StudyLock,
+        ours: Collection[str],
     ) -> None:
         self.plan = plan
+        self.trials = [trial for trial in plan.trials if trial.id in ours]
+        self.ours = ours
         self.store = store
         self.tracker = tracker
         self.display = display
         self.lock = lock
-        self.result = Result(planned=len(plan.trials))
+        self.result = Result(planned=len(self.trials))
         self.losses: dict[str, tuple[str, str]] = {}  # why a trial is tried again, and details
         self.tries = Counter[str]()  # how often each was taken up
+        self.waiting = set[str]()  # that have done all but what needs another model
         self.starved = False  # whether any had too little memory
 
     def left(self) -> list[PlannedTrial]:
         """Trials still to run; those that are whole but not tracked are tracked now."""
         left: dict[str, PlannedTrial] = {}
-        for trial in self.plan.trials:
+        for trial in self.trials:
             if trial.id in self.result.failed:
                 continue
             if not is_complete(trial, self.store) or not self._track(trial):
@@ -165,25 +201,37 @@ class _Watcher:
 
     def _lost_sources(self, left: Iterable[PlannedTrial]) -> Iterator[PlannedTrial]:
         """Whole trials whose model others need and the store has lost: to be trained again."""
-        for source in {source for trial in left for source in trial.sources}:
+        for source in {source for trial in left for source in trial.sources} & set(self.ours):
             trial = self.plan.by_id[source]
             if trial.id not in self.result.failed and not self.store.has(f"models/{source}"):
                 yield trial
 
+    def waits(self, trial: PlannedTrial) -> bool:
+        """Whether nothing can be done for a trial before somebody else has trained a model."""
+        others = trial.sources.difference(self.ours)
+        absent = any(not self.store.has(f"models/{source}") for source in others)
+        return trial.id in self.waiting and absent
+
     def end(self, left: Sequence[PlannedTrial]) -> None:
         """Counts what is still without a result, or without a run, as failed."""
+        self.result.waiting = [trial.id for trial in left if self.waits(trial)]
         for trial in left:
+            if trial.id in self.result.waiting:
+                continue
             why, details = self.losses.get(trial.id, ("its results were damaged", ""))
             reason = f"no result after {self.tries[trial.id]} tries: {why}"
             note_failure(self.store, trial.id, reason, details)
             self._fail(trial, reason)
-        for trial in self.plan.trials:
-            if trial.id not in self.result.failed and self.tracker.stale(trial):
+        for trial in self.trials:
+            done = trial.id not in (*self.result.failed, *self.result.waiting)
+            if done and self.tracker.stale(trial):
                 self._fail(trial, "its results are there, but MLflow did not take them")
 
     def started(self, trial_id: str) -> None:
         trial = self.plan.by_id[trial_id]
         self.tries[trial_id] += 1
+        self.waiting.discard(trial_id)
+        self.lock.doing = trial_id
         self.display.started(trial)
         with self._tracking():
             self.tracker.started(trial)
@@ -206,6 +254,7 @@ class _Watcher:
             self.lost(trial.id, report.starved)
         elif report.waits:
             self.losses[trial.id] = "it needs another model, which could not be trained", ""
+            self.waiting.add(trial.id)
             self.display.waits(trial)
         elif not is_complete(trial, self.store):
             self.lost(trial.id, "its worker's results bear other ids: is its code another version?")
@@ -259,11 +308,16 @@ class _Watcher:
 
 @contextlib.contextmanager
 def _watching(
-    plan: Plan, store: Store, tracker: Tracker, display: Display, lock: StudyLock
+    plan: Plan,
+    store: Store,
+    tracker: Tracker | Untracked,
+    display: Display,
+    lock: StudyLock,
+    ours: Collection[str],
 ) -> Iterator[_Watcher]:
     """A watcher, at whose end nothing is left that looks as if it went on."""
     try:
-        yield _Watcher(plan, store, tracker, display, lock)
+        yield _Watcher(plan, store, tracker, display, lock, ours)
     finally:
         display.stop()
         if not lock.lost:  # else the runs are somebody else's now

@@ -142,6 +142,11 @@ class Store:
         data: bytes = self.fs.cat_file(self._path(path))
         return data
 
+    def files(self, folder: str) -> list[str]:
+        """The paths of all plain files directly in a folder, sorted; none where it is not there."""
+        found = self.fs.find(self._path(folder), maxdepth=1)
+        return sorted(posixpath.join(folder, posixpath.basename(path)) for path in found)
+
     def take(self, path: str) -> bytes | None:
         """Removes one plain file and returns what it held; None if somebody else was faster."""
         aside = self._path(f"{path}.{uuid.uuid4().hex[:8]}.taken")

@@ -13,7 +13,7 @@ from typing import Any
 from trainables.classifier import Classifier
 from trainables.config import Cell, TrialConfig, model_from
 from trainables.datasets.base import BATCH, Splits, load_splits
-from trainables.errors import DamagedEntry
+from trainables.errors import DamagedEntry, NonFiniteLoss
 from trainables.evaluation import measure
 from trainables.execution import Execution, free_memory, is_out_of_memory
 from trainables.store import Store
@@ -259,6 +259,11 @@ def failure_of(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
         record: see `record_of`.
     """
     return record["failures"][-1] if record.get("failed") else None
+
+
+def is_final(reason: str) -> bool:
+    """Whether what a trial failed of is its configuration's: the same code fails of it again."""
+    return reason.partition(":")[0] in (NonFiniteLoss.__name__, ValueError.__name__)
 
 
 def note_failure(store: Store, trial_id: str, reason: str, details: str) -> None:

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from study.database import database_of
-from study.files import read_study
+from study.files import FULL, read_study
 from trainables.errors import NothingTracked
 
 if TYPE_CHECKING:
@@ -26,14 +26,16 @@ RESULTS = Path("results")
 DEFAULT_STORAGE = str(RESULTS / "store")
 
 stopped_by = [signal.SIGINT]  # the last is what ends the command
+TIME_OVER = 75  # "try again" to sysexits.h, which batch systems' scripts can tell from a failure
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Does this loss really help, and for which hyper-parameters? Plan, run, report.",
     epilog="Exit status: 0 when all is there that was asked for; 1 when a trial has failed or "
-    "lacks results; 2 when nothing was done, for a mistake; 130 or 143 when stopped by Ctrl-C or "
-    "by SIGTERM, and the same command goes on where it was.",
+    "lacks results; 2 when nothing was done, for a mistake; 75 when the time of --stop-after was "
+    "over; 130 or 143 when stopped by Ctrl-C or by SIGTERM. After any of the last three the same "
+    "command goes on where it was.",
 )
 
 
@@ -127,3 +129,13 @@ def program() -> str:
 def command_line(name: str | None = None) -> str:
     """This command as it was typed; or another one of the same study."""
     return shlex.join(["study", name or sys.argv[1], *sys.argv[2:]])
+
+
+def study_command(
+    name: str, source: str, overrides: list[str] | None, scale: str, storage: str
+) -> str:
+    """Another command on the same study and results."""
+    words = ["study", name, source, *(word for item in overrides or () for word in ("--set", item))]
+    words += ["--scale", scale] if scale != FULL else []
+    words += ["--storage", storage] if storage != DEFAULT_STORAGE else []
+    return shlex.join(words)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from typing import Annotated
+import signal
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,6 +15,7 @@ from rich.markup import escape
 from study.commands.options import (
     DEFAULT_STORAGE,
     RESULTS,
+    TIME_OVER,
     Data,
     Json,
     Overrides,
@@ -28,9 +32,17 @@ from study.commands.options import (
     plan_of,
     print_counts,
     stopped_by,
+    study_command,
     tracking_of,
 )
 from study.files import FULL
+from study.interrupts import alarm, seconds_of
+
+if TYPE_CHECKING:
+    from study.driver import Result
+    from study.plan import Plan
+    from study.shard import Shard
+    from trainables.store import Store
 
 
 @app.command(
@@ -72,11 +84,23 @@ def plan(
     print_counts(console, methods)
 
 
+Local = Annotated[bool, typer.Option("--local", help="In this process, without Ray.")]
+StopAfter = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="End cleanly when so much time is over: 3h50m, 90m, 45s."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only how it ended.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="With the tracebacks of what has failed.")
+]
+
+
 @app.command(
     epilog=examples(
         "run quickstart",
         "run figure3 --scale small --set seeds=3",
         "run table5 --data /data --storage s3://bucket/results",
+        "run table5 --shard 3/16 --stop-after 3h50m",
     )
 )
 def run(
@@ -86,47 +110,140 @@ def run(
     storage: Storage = DEFAULT_STORAGE,
     data: Data = None,
     tracking_uri: TrackingUri = None,
-    local: Annotated[bool, typer.Option(help="In this process, without Ray.")] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress, only how it ended.")
-    ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="With the tracebacks of what has failed.")
-    ] = False,
+    local: Local = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Slice I of N in this process, while others run theirs on the same storage; "
+            "`study sync` tracks them.",
+        ),
+    ] = None,
+    stop_after: StopAfter = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Trains and attacks everything that is missing, and tracks it in MLflow."""
+    from study.shard import Shard
+    from trainables.store import Store
+
+    part = Shard.parse(shard) if shard else None
+    with _stoppable(stop_after):
+        planned, store = plan_of(source, overrides, scale), Store(storage)
+        ended = _run(
+            planned, store, command_line(), data, tracking_uri, quiet, local=local, shard=part
+        )
+    if not planned.trials:
+        print(f"{planned.name}: nothing to train; `study report` draws it")
+        return
+    _tell(planned, store, ended, verbose)
+    if part:
+        sync = study_command("sync", source, overrides, scale, storage)
+        print(f"MLflow shows none of it before this, when all {part.count} are done: {sync}")
+    if ended.failed or ended.waiting:
+        raise typer.Exit(1)
+
+
+@app.command(epilog=examples("retry quickstart --failed", "retry table5 --scale small --local"))
+def retry(
+    source: Source,
+    overrides: Overrides = None,
+    scale: Scale = FULL,
+    storage: Storage = DEFAULT_STORAGE,
+    data: Data = None,
+    tracking_uri: TrackingUri = None,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="The trials that have failed: what it is for.")
+    ] = True,
+    local: Local = False,
+    stop_after: StopAfter = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Runs those trials again that have failed, and no others."""
+    from study.driver import is_complete
+    from trainables.store import Store
+    from trainables.trial import failure_of, is_final, record_of
+
+    with _stoppable(stop_after):
+        planned, store = plan_of(source, overrides, scale), Store(storage)
+        lacking = [trial for trial in planned.trials if not is_complete(trial, store)]
+        found = {trial.id: failure_of(record_of(store, trial.id)) for trial in lacking}
+        reasons = {id: failure["reason"] for id, failure in found.items() if failure}
+        if not reasons:
+            print(f"{planned.name}: no trial has failed, {len(lacking)} lack results")
+            return
+        for id, reason in reasons.items():
+            if is_final(reason):
+                print(
+                    f"{planned.by_id[id].name}: will fail again unless code has changed: {reason}"
+                )
+        command = study_command("run", source, overrides, scale, storage)
+        ended = _run(planned, store, command, data, tracking_uri, quiet, local=local, only=reasons)
+    _tell(planned, store, ended, verbose)
+    if ended.failed or ended.waiting:
+        raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _stoppable(stop_after: str | None) -> Iterator[None]:
+    """Lets Ctrl-C, SIGTERM or the end of the time end the block, and says how to go on."""
+    seconds = seconds_of(stop_after) if stop_after else None
+    try:
+        with alarm(seconds):
+            yield
+    except KeyboardInterrupt:
+        sign = stopped_by[-1]
+        why = f"{stop_after} are over" if sign == signal.SIGALRM else "stopped"
+        Console(soft_wrap=True).print(f"{why}; this goes on where it was: {escape(command_line())}")
+        raise typer.Exit(TIME_OVER if sign == signal.SIGALRM else 128 + sign) from None
+
+
+def _run(
+    planned: Plan,
+    store: Store,
+    command: str,
+    data: str | None,
+    tracking_uri: str | None,
+    quiet: bool,
+    *,
+    local: bool,
+    only: Collection[str] | None = None,
+    shard: Shard | None = None,
+) -> Result:
+    """What `run` and `retry` have in common."""
     from study.driver import run_study
     from study.progress import Display
-    from trainables.store import Store
+
+    console = Console(soft_wrap=True, quiet=quiet)
+    ids = planned.by_id if only is None else only
+    return run_study(
+        planned,
+        store=store,
+        data=data_folder(data),
+        tracking_uri=tracking_of(tracking_uri),
+        artifacts=RESULTS / "artifacts",
+        command=command,
+        local=local,
+        display=Display(console, len(shard.of(ids) if shard else ids)),
+        only=only,
+        shard=shard,
+    )
+
+
+def _tell(planned: Plan, store: Store, ended: Result, verbose: bool) -> None:
+    """How a run has ended."""
     from trainables.trial import failure_of, record_of
 
-    planned, store = plan_of(source, overrides, scale), Store(storage)
     console = Console(soft_wrap=True)
-    try:
-        result = run_study(
-            planned,
-            store=store,
-            data=data_folder(data),
-            tracking_uri=tracking_of(tracking_uri),
-            artifacts=RESULTS / "artifacts",
-            command=command_line(),
-            local=local,
-            display=Display(Console(soft_wrap=True, quiet=quiet), len(planned.trials)),
-        )
-    except KeyboardInterrupt:
-        console.print(f"{planned.name}: stopped; the same command goes on where it was")
-        raise typer.Exit(128 + stopped_by[-1]) from None
-    if not planned.trials:
-        console.print(f"{planned.name}: nothing to train; `study report` draws it")
-        return
-    done = result.planned - len(result.failed)
-    console.print(f"{planned.name}: {done} of {result.planned} trials have all their results")
-    for trial_id, reason in result.failed.items():
+    done = ended.planned - len(ended.failed) - len(ended.waiting)
+    console.print(f"{planned.name}: {done} of {ended.planned} trials have all their results")
+    for trial_id, reason in ended.failed.items():
         console.print(f"  failed: {escape(f'{planned.by_id[trial_id].name}: {reason}')}")
         if verbose and (failure := failure_of(record_of(store, trial_id))):
             console.print(escape(failure["traceback"]))
-    if result.failed:
-        raise typer.Exit(1)
+    if ended.waiting:
+        console.print(f"  {len(ended.waiting)} wait for models of others: run again after those")
 
 
 @app.command(epilog=examples("status quickstart", "status my-study.yaml --json"))
@@ -149,7 +266,10 @@ def status(
         return
     console = Console(soft_wrap=True)
     console.print(f"{found.study}: {escape(counted(found.counts))}")
-    console.print(f"run by {escape(found.run_by)}" if found.run_by else "nobody runs it now")
+    for who in found.run_by:
+        console.print(f"run by {escape(who)}")
+    if not found.run_by:
+        console.print("nobody runs it now")
     methods = {}
     for name in planned.methods:
         states = [trial.state for trial in found.trials if name in trial.methods]

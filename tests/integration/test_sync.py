@@ -81,7 +81,7 @@ def test_status_of_a_finished_study_changes_nothing(finished):
     before = files(finished)
     found = status(finished)
     assert found["counts"]["done"] == len(found["trials"]) == 5
-    assert found["run_by"] == ""
+    assert found["run_by"] == []
     assert {trial["id"] for trial in found["trials"]} == shown(finished).keys()
     assert files(finished) == before
 
@@ -89,9 +89,8 @@ def test_status_of_a_finished_study_changes_nothing(finished):
 def test_status_tells_who_runs_a_study(folder, running):
     process = running("run", "tiny.yaml", "--local", "--set", "training.epochs=100000")
     assert process.stdout.readline() == "5 of 5 trials to run, 0 done already\n"
-    assert (
-        f"process {process.pid}, last heard" in status(folder, "training.epochs=100000")["run_by"]
-    )
+    (who,) = status(folder, "training.epochs=100000")["run_by"]
+    assert f"process {process.pid}, last heard" in who
 
 
 def test_status_tells_why_trials_failed(folder):
