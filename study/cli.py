@@ -15,7 +15,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 # In the order in which `study --help` shows them.
-from study.commands import files, run, results, data  # noqa: F401, I001
+from study.commands import files, run, results, inspect, data  # noqa: F401, I001
 from study.commands.options import app, stopped_by
 from trainables.errors import StudyError
 

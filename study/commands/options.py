@@ -7,7 +7,6 @@ import shlex
 import shutil
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from study import places
 from study.database import database_of
 from study.files import FULL, read_study
 from trainables.errors import NothingTracked
@@ -22,8 +22,7 @@ from trainables.errors import NothingTracked
 if TYPE_CHECKING:
     from study.plan import Plan
 
-RESULTS = Path("results")
-DEFAULT_STORAGE = str(RESULTS / "store")
+RESULTS, DEFAULT_STORAGE = places.RESULTS, places.STORAGE
 
 stopped_by = [signal.SIGINT]  # the last is what ends the command
 TIME_OVER = 75  # "try again" to sysexits.h, which batch systems' scripts can tell from a failure
@@ -118,7 +117,7 @@ def require_tracked(uri: str) -> None:
 
 def tracking_of(uri: str | None) -> str:
     """The tracking URI; by default a database in the results' folder."""
-    return uri or f"sqlite:///{(RESULTS / 'mlflow.db').absolute()}"
+    return places.tracking_of(uri)
 
 
 def program() -> str:
