@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from analysis.report import Report, write_report
+from analysis.kept import Report
+from analysis.report import write_report
 from analysis.runs import load
 from study.database import database_of
 from study.files import FULL, read_study
@@ -82,8 +83,9 @@ class OpenStudy:
         for trial in planned:
             with contextlib.suppress(FileNotFoundError):
                 outcome = read_outcome(self.store, trial.id, trial.cell_ids[metric])
-                about = {"trial_id": trial.id, "name": trial.name, "seed": trial.model.seed}
-                frames.append(image_frame(outcome).reset_index().assign(**about))
+                found = image_frame(outcome).reset_index()
+                seed = trial.model.seed
+                frames.append(found.assign(trial_id=trial.id, name=trial.name, seed=seed))
         whole = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
         return whole[[*_LEADING, *whole.columns.drop(_LEADING)]] if frames else whole
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from study.commands import complete
 from study.commands.options import (
     DEFAULT_STORAGE,
     Json,
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 
 OfStudy = Annotated[
     str | None,
-    typer.Argument(metavar="[FILE|PRESET]", help="The study, which knows names: of runs, cells."),
+    typer.Argument(
+        metavar="[FILE|PRESET]", help="The study it is of.", autocompletion=complete.studies
+    ),
 ]
 
 

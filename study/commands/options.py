@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from study import places
+from study.commands import complete
 from study.database import database_of
 from study.files import FULL, read_study
 from trainables.errors import NothingTracked
@@ -43,13 +46,25 @@ def examples(*commands: str) -> str:
     return "\n\n".join(["Examples:", *(f"study {command}" for command in commands)])
 
 
-Source = Annotated[str, typer.Argument(metavar="FILE|PRESET", help="A study file, or a preset.")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE|PRESET",
+        help="A study file, or a preset.",
+        autocompletion=complete.studies,
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. training.epochs=3."),
 ]
 Scale = Annotated[
-    str, typer.Option(metavar="NAME", help="One of the file's scales, e.g. small for a laptop.")
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="One of the file's scales, e.g. small for a laptop.",
+        autocompletion=complete.scales,
+    ),
 ]
 Storage = Annotated[
     str,
@@ -83,9 +98,21 @@ def data_folder(folder: str | None) -> str:
 
 def plan_of(source: str, overrides: list[str] | None, scale: str) -> Plan:
     """The plan that a command was asked for."""
-    from study.plan import make_plan
+    with working(f"planning {source}"):
+        from study.plan import make_plan
 
-    return make_plan(read_study(source, overrides or (), scale))
+        return make_plan(read_study(source, overrides or (), scale))
+
+
+@contextlib.contextmanager
+def working(what: str) -> Iterator[None]:
+    """Says on a terminal, and nowhere else, that something takes its time."""
+    console = Console(stderr=True)
+    if not console.is_terminal or {"--quiet", "-q"} & set(sys.argv):
+        yield
+        return
+    with console.status(escape(f"{what} …")):
+        yield
 
 
 def print_counts(console: Console, methods: dict[str, dict[str, int]]) -> None:

@@ -34,6 +34,7 @@ from study.commands.options import (
     stopped_by,
     study_command,
     tracking_of,
+    working,
 )
 from study.files import FULL
 from study.interrupts import alarm, seconds_of
@@ -62,8 +63,9 @@ def plan(
     from trainables.store import Store
 
     planned, store = plan_of(source, overrides, scale), Store(storage)
-    trained = {trial.id for trial in planned.trials if store.has(f"models/{trial.id}")}
-    attacked = {trial.id for trial in planned.trials if is_complete(trial, store)}
+    with working(f"looking through {storage}"):
+        trained = {trial.id for trial in planned.trials if store.has(f"models/{trial.id}")}
+        attacked = {trial.id for trial in planned.trials if is_complete(trial, store)}
     methods = {}
     for name in planned.methods:
         trials = [trial for trial in planned.trials if name in trial.methods]
@@ -260,7 +262,8 @@ def status(
     from trainables.store import Store
 
     planned, uri = plan_of(source, overrides, scale), tracking_of(tracking_uri)
-    found = status_of(planned, Store(storage), uri if is_there(uri) else None)
+    with working(f"looking through {storage}"):
+        found = status_of(planned, Store(storage), uri if is_there(uri) else None)
     if as_json:
         print(json.dumps(found.as_json(), indent=1))
         return
