@@ -32,7 +32,7 @@ def find_in_store(store: Store, text: str) -> tuple[str, str | None]:
             "study's file or preset behind it a run's name"
         )
     kinds = ("models", "trials", "progress")
-    trials = {id for kind in kinds for id in store.entries(kind) if id.startswith(text)}
+    trials = sorted({id for kind in kinds for id in store.entries(kind) if id.startswith(text)})
     found: dict[str, tuple[str, str | None]] = {f"trial {id}": (id, None) for id in trials}
     for trial, cell in store.pairs("outcomes", text):
         found[f"cell {cell} of {trial}"] = (trial, cell)

@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from study.plan import PlannedTrial
+from study.protocol import metric_name
 from study.results import read_outcome
-from trainables.errors import DamagedEntry
+from trainables import names
+from trainables.attacks.base import Attack
+from trainables.config import cell_from
+from trainables.errors import DamagedEntry, StudyError
 from trainables.store import Store
 from trainables.trial import failure_of, record_of
 
@@ -28,7 +32,7 @@ def show_trial(store: Store, trial_id: str, planned: PlannedTrial | None) -> dic
     objects = _objects(store, model) if kept else {}
     config = objects.get("config.json") or (planned.model.spec() if planned else None)
     measured = sorted(store.entries(f"outcomes/{trial_id}"))
-    names = _names(planned)
+    called = _names(planned)
     seconds = record["cell_seconds"]
     failure = failure_of(record)
     epochs = record["history"]
@@ -41,8 +45,8 @@ def show_trial(store: Store, trial_id: str, planned: PlannedTrial | None) -> dic
         "last_epoch": epochs[-1] if epochs else None,
         "train_seconds": round(sum(epoch["seconds"] for epoch in epochs), 3),
         "attack_seconds": round(sum(seconds.get(id, 0) for id in measured), 3),
-        "cells": [_cell(store, trial_id, id, names.get(id, "")) for id in measured],
-        "missing": sorted(name for id, name in names.items() if id not in measured),
+        "cells": [_cell(store, trial_id, id, called.get(id, "")) for id in measured],
+        "missing": sorted(name for id, name in called.items() if id not in measured),
         "failures": [{k: f[k] for k in ("reason", "time")} for f in record["failures"]],
         "execution": objects.get(_ABOUT) or record.get("execution"),
         "where": [f"{store.url}/{kind}/{trial_id}" for kind in ("models", "outcomes", "trials")],
@@ -93,10 +97,9 @@ def _cell(store: Store, trial_id: str, cell_id: str, name: str) -> dict[str, Any
     except DamagedEntry as error:
         return {"cell": cell_id, "name": name, "damaged": str(error)}
     spec = objects["cell.json"]
-    probe = spec.get("attack") or spec["diagnostic"]
     row = {
         "cell": cell_id,
-        "name": name or _title(probe),
+        "name": name or _title(spec),
         "split": spec["split"],
         "n": spec["n"],
     }
@@ -105,10 +108,14 @@ def _cell(store: Store, trial_id: str, cell_id: str, name: str) -> dict[str, Any
     return {**row, "accuracy": read_outcome(store, trial_id, cell_id).accuracy}
 
 
-def _title(probe: Mapping[str, Any]) -> str:
-    """A probe's name and its plain parameters: `pgd budget=l2_abs eps=1 steps=20`."""
-    plain = {k: v for k, v in probe.items() if k != "name" and isinstance(v, str | int | float)}
-    return " ".join([probe["name"], *(f"{key}={value}" for key, value in plain.items())])
+def _title(spec: Mapping[str, Any]) -> str:
+    """What a study would call it that gave the attack no name of its own."""
+    try:
+        probe = cell_from(spec).probe
+    except (StudyError, ValueError):  # of a plugin, which only its study knows
+        return str((spec.get("attack") or spec["diagnostic"])["name"])
+    columns = probe.columns() if isinstance(probe, Attack) else None
+    return metric_name(f"{names.CELL}{spec['split']}/", probe.name, columns)
 
 
 def _objects(store: Store, entry: str) -> dict[str, Any]:

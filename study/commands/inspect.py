@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from study.commands import complete
 from study.commands.options import (
@@ -130,11 +130,10 @@ def _print_shown(found: Mapping[str, Any]) -> None:
     plain = {key: value for key, value in found.items() if value not in (None, [], "")}
     cells = plain.pop("cells", [])
     print(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), end="")
-    table = Table("cell", "split", "images", "accuracy %", "what", box=None)
+    table = Table("cell", "images", "accuracy %", Column("what", overflow="fold"), box=None)
     for cell in cells:
         table.add_row(
             cell["cell"],
-            cell.get("split", ""),
             str(cell.get("n", "")),
             f"{100 * cell['accuracy']:.1f}" if "accuracy" in cell else "",
             escape(f"{cell['name']} {cell.get('damaged') or _numbers(cell.get('numbers', {}))}"),
@@ -156,9 +155,10 @@ def _print_comparison(comparison: Comparison, first: str, second: str) -> None:
         changed.add_row(escape(key), escape(mine or "-"), escape(theirs or "-"))
     console.print(changed if comparison.changed else "no parameter differs")
     console.print()
-    cells = Table("accuracy %", escape(first), escape(second), "difference", box=None)
+    name = Column("accuracy %", overflow="fold")
+    cells = Table(escape(first), escape(second), "difference", name, box=None)
     for row in comparison.rows:
-        cells.add_row(escape(row.name), _percent(row.first), _percent(row.second), row.told)
+        cells.add_row(_percent(row.first), _percent(row.second), row.told, escape(row.name))
     console.print(cells)
     if comparison.seeds > 1:
         console.print(
