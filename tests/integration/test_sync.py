@@ -104,6 +104,13 @@ def test_status_tells_why_trials_failed(folder):
     assert "1 done, 4 failed" in output
     assert "nobody runs it now" in output
     assert output.count("  failed: isce s=") == output.count("NonFiniteLoss: ") == 4
+    trained = folder.entries("models")
+    output = folder.study("retry", "tiny.yaml", "--local", "--failed", *bad, expect=1)
+    assert output.count("will fail again unless code has changed: NonFiniteLoss: ") == 4
+    assert "4 of 4 trials to run" in output
+    assert "tiny: 0 of 4 trials have all their results" in output
+    assert folder.entries("models") == trained
+    assert "no trial has failed, 4 lack" in folder.study("retry", "tiny.yaml")
 
 
 def test_failures_are_told_and_tracked_again_from_the_store(folder, tmp_path_factory):
