@@ -108,7 +108,7 @@ def plan_of(source: str, overrides: list[str] | None, scale: str) -> Plan:
 def working(what: str) -> Iterator[None]:
     """Says on a terminal, and nowhere else, that something takes its time."""
     console = Console(stderr=True)
-    if not console.is_terminal or {"--quiet", "-q"} & set(sys.argv):
+    if not console.is_terminal or {"--quiet", "-q", "--json"} & set(sys.argv):
         yield
         return
     with console.status(escape(f"{what} …")):

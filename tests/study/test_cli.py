@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from study import cli
-from study.commands.options import data_folder
+from study.commands.options import data_folder, working
 
 STUDY = Path(sys.executable).with_name("study")
 
@@ -120,3 +120,24 @@ def test_nothing_reports_home_unless_the_user_says_so():
 
     assert settings() == list(switches.values())
     assert settings(RAY_USAGE_STATS_ENABLED="1") == ["1", "true"]
+
+
+@pytest.mark.parametrize(
+    ("terminal", "typed", "says"),
+    [
+        ("1", ["study", "plan", "x"], True),
+        ("0", ["study", "plan", "x"], False),
+        ("1", ["study", "plan", "x", "--json"], False),
+        ("1", ["study", "run", "x", "-q"], False),
+    ],
+)
+def test_what_takes_its_time_says_so_on_a_terminal_alone(
+    terminal, typed, says, monkeypatch, capsys
+):
+    monkeypatch.setenv("TTY_COMPATIBLE", terminal)  # rich's own switch
+    monkeypatch.setattr(sys, "argv", typed)
+    with working("reading [x]"):
+        pass
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert ("reading [x] …" in err) == says
