@@ -158,10 +158,16 @@ def command_line(name: str | None = None) -> str:
 
 
 def study_command(
-    name: str, source: str, overrides: list[str] | None, scale: str, storage: str
+    name: str,
+    source: str,
+    overrides: list[str] | None,
+    scale: str,
+    storage: str,
+    tracking_uri: str | None,
 ) -> str:
     """Another command on the same study and results."""
     words = ["study", name, source, *(word for item in overrides or () for word in ("--set", item))]
     words += ["--scale", scale] if scale != FULL else []
     words += ["--storage", storage] if storage != DEFAULT_STORAGE else []
+    words += ["--tracking-uri", tracking_uri] if tracking_uri else []
     return shlex.join(words)

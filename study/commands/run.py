@@ -130,7 +130,7 @@ def run(
     from trainables.store import Store
 
     part = Shard.parse(shard) if shard else None
-    with _stoppable(stop_after):
+    with _stoppable(stop_after, command_line()):
         planned, store = plan_of(source, overrides, scale), Store(storage)
         ended = _run(
             planned, store, command_line(), data, tracking_uri, quiet, local=local, shard=part
@@ -140,7 +140,7 @@ def run(
         return
     _tell(planned, store, ended, verbose)
     if part:
-        sync = study_command("sync", source, overrides, scale, storage)
+        sync = study_command("sync", source, overrides, scale, storage, tracking_uri)
         print(f"MLflow shows none of it before this, when all {part.count} are done: {sync}")
     if ended.failed or ended.waiting:
         raise typer.Exit(1)
@@ -163,12 +163,15 @@ def retry(
     verbose: Verbose = False,
 ) -> None:
     """Runs those trials again that have failed, and no others."""
+    from study.choice import with_choices
     from study.driver import is_complete
     from trainables.store import Store
     from trainables.trial import failure_of, is_final, record_of
 
-    with _stoppable(stop_after):
-        planned, store = plan_of(source, overrides, scale), Store(storage)
+    command = command_line("run").replace(" --failed", "")
+    with _stoppable(stop_after, command):  # what was begun has not failed any more
+        store = Store(storage)
+        planned = with_choices(plan_of(source, overrides, scale), store)
         lacking = [trial for trial in planned.trials if not is_complete(trial, store)]
         found = {trial.id: failure_of(record_of(store, trial.id)) for trial in lacking}
         reasons = {id: failure["reason"] for id, failure in found.items() if failure}
@@ -180,7 +183,6 @@ def retry(
                 print(
                     f"{planned.by_id[id].name}: will fail again unless code has changed: {reason}"
                 )
-        command = study_command("run", source, overrides, scale, storage)
         ended = _run(planned, store, command, data, tracking_uri, quiet, local=local, only=reasons)
     _tell(planned, store, ended, verbose)
     if ended.failed or ended.waiting:
@@ -188,8 +190,8 @@ def retry(
 
 
 @contextlib.contextmanager
-def _stoppable(stop_after: str | None) -> Iterator[None]:
-    """Lets Ctrl-C, SIGTERM or the end of the time end the block, and says how to go on."""
+def _stoppable(stop_after: str | None, command: str) -> Iterator[None]:
+    """Lets Ctrl-C, SIGTERM or the end of the time end the block, and says what goes on."""
     seconds = seconds_of(stop_after) if stop_after else None
     try:
         with alarm(seconds):
@@ -197,7 +199,7 @@ def _stoppable(stop_after: str | None) -> Iterator[None]:
     except KeyboardInterrupt:
         sign = stopped_by[-1]
         why = f"{stop_after} are over" if sign == signal.SIGALRM else "stopped"
-        Console(soft_wrap=True).print(f"{why}; this goes on where it was: {escape(command_line())}")
+        Console(soft_wrap=True).print(f"{why}; this goes on where it was: {escape(command)}")
         raise typer.Exit(TIME_OVER if sign == signal.SIGALRM else 128 + sign) from None
 
 
