@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-from analysis.runs import Results
+if TYPE_CHECKING:
+    from analysis.runs import Results
 
 DISTRIBUTION = "robust-loss-study"
+TITLE = "Robust Loss Study"
 
 # As the text at hand has it; it names no authors.
 PAPER = """\
@@ -18,20 +21,31 @@ PAPER = """\
 }"""
 
 
-def bibtex(results: Results) -> str:
-    """Entries for the study, which its file's digest identifies, and for the paper."""
-    digest = hashlib.sha256(results.study_file.encode()).hexdigest()[:16]
-    git = results.plan.provenance.get("git", "unknown")
+def bibtex(study: str, study_file: str, git: str) -> str:
+    """Entries for a study, which its file's digest identifies, and for the paper.
+
+    Args:
+        study: Its name; without one the entry is the software's own.
+        study_file: The text of its file.
+        git: The commit of the source.
+    """
+    digest = f", study file SHA-256 {_digest(study_file)}" if study else ""
     return "\n".join(
         [
-            f"@software{{{_key(results.plan.study)},",
-            f"  title = {{Robust Loss Study: {_escaped(results.plan.study)}}},",
+            f"@software{{{_key(study or DISTRIBUTION)},",
+            f"  title = {{{_escaped(f'{TITLE}: {study}' if study else TITLE)}}},",
             f"  version = {{{version(DISTRIBUTION)}}},",
-            f"  note = {{Source {git}, study file SHA-256 {digest}}},",
+            f"  note = {{Source {git}{digest}}},",
             "}",
             PAPER,
         ]
     )
+
+
+def sentence(study: str, study_file: str, git: str) -> str:
+    """The same in words, for a text; arguments as of `bibtex`."""
+    of = f", study {study} (file SHA-256 {_digest(study_file)})" if study else ""
+    return f"{TITLE} {version(DISTRIBUTION)}, source {git}{of}."
 
 
 def repeat(results: Results, command: str) -> str:
@@ -44,6 +58,10 @@ def repeat(results: Results, command: str) -> str:
     git = results.plan.provenance.get("git", "").removesuffix("-dirty")
     at = [f"git checkout {git}"] if git not in ("", "unknown") else []
     return "\n".join([*at, "make env", results.plan.command, command])
+
+
+def _digest(study_file: str) -> str:
+    return hashlib.sha256(study_file.encode()).hexdigest()[:16]
 
 
 def _key(study: str) -> str:

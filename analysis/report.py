@@ -383,7 +383,11 @@ def _page(
         provenance=provenance(results, command),
         study_file=results.study_file,
         claims=claims,
-        bibtex=bibtex(results),
+        bibtex=bibtex(
+            results.plan.study,
+            results.study_file,
+            results.plan.provenance.get("git", "unknown"),
+        ),
         repeat=repeat(results, command),
         slips=slips.TEXT,
         **shown,

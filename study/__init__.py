@@ -1,1 +1,47 @@
-"""Many trials: study files, planning, Ray, tracking, and the command line."""
+"""Many trials: study files, planning, Ray, tracking, and the command line.
+
+From Python and notebooks:
+
+    import study
+    quickstart = study.open("quickstart")
+    quickstart.frame()                          # accuracies, a row a trial
+    quickstart.outcomes("clean")                # a row an image and trial
+    quickstart.model("sce · lenet5/mnist5k · seed 0")  # images in [0, 1] -> logits
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from study.notebook import OpenStudy
+
+
+def open(
+    source: str,
+    *,
+    overrides: Iterable[str] = (),
+    scale: str = "full",
+    storage: str | None = None,
+    tracking_uri: str | None = None,
+) -> OpenStudy:
+    """Opens a study to look at its results; nothing is trained or attacked.
+
+    Args:
+        source: a preset's name, or the path of a study file.
+        overrides: `key=value`, as `--set` takes them.
+        scale: one of the file's scales.
+        storage: where results are: a folder or fsspec address; by default `STUDY_STORAGE`, else
+            `results/store`.
+        tracking_uri: MLflow's; by default `STUDY_TRACKING_URI` or `MLFLOW_TRACKING_URI`, else the
+            database in `results/`.
+
+    Raises:
+        StudyFileNotFound, InvalidStudy: as `study check` tells.
+    """
+    from study.notebook import open_study  # torch, pandas and MLflow: when they are needed
+
+    return open_study(
+        source, overrides=overrides, scale=scale, storage=storage, tracking_uri=tracking_uri
+    )

@@ -15,14 +15,15 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 # In the order in which `study --help` shows them.
-from study.commands import files, run, refine, results, store, data  # noqa: F401, I001
+from study.commands import files, plan, run, refine, status, results, inspect, store, data  # noqa: F401, I001
 from study.commands.options import app, stopped_by
 from trainables.errors import StudyError
 
 
 def main() -> None:
     """Runs the command; a user's mistake is one message and exit status 2."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for sign in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(sign, _stop)
     try:
         app()
     except StudyError as error:
@@ -30,7 +31,7 @@ def main() -> None:
         sys.exit(error.exit_status)
 
 
-def _terminate(*_: object) -> None:
+def _stop(sign: int, frame: object) -> None:
     """Ends as tidily as Ctrl-C, and like it: Ray makes any SystemExit within a call exit 1."""
-    stopped_by.append(signal.SIGTERM)
+    stopped_by.append(signal.Signals(sign))
     raise KeyboardInterrupt

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import psutil
 
 from study.plan import Plan, PlannedTrial, numeric, swept
 from study.protocol import NamedCell, Protocol
+from study.source import git_revision
 
 
 def describe(plan: Plan, command: str) -> dict[str, Any]:
@@ -102,18 +101,3 @@ def provenance(plan: Plan) -> dict[str, Any]:
         "git": git_revision(),
         "data": datasets,
     }
-
-
-def git_revision() -> str:
-    """The commit of this package's source tree, `unknown` for an installed one."""
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return found.stdout.strip() or "unknown"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +18,10 @@ from study.plan import Plan, PlannedTrial
 from study.progress import Display
 from study.references import note
 from study.search import Search, searches
+from study.shard import Shard
 from study.site import Site
 from study.tracking import Tracker
+from study.untracked import Untracked
 from study.watcher import Watcher, is_complete, watching
 from trainables.checkpoint import bring
 from trainables.config import ModelConfig
@@ -36,13 +38,15 @@ class Result:
     """How a run ended.
 
     Attributes:
-        planned: trials of the study.
+        planned: trials that were to be run.
         failed: reasons by trial id.
+        waiting: ids of those that need the models of trials that were not to be run.
         account: what the run took; None where it finished no trial.
     """
 
     planned: int
     failed: dict[str, str] = field(default_factory=dict)
+    waiting: list[str] = field(default_factory=list)
     account: Account | None = None
 
 
@@ -56,6 +60,8 @@ def run_study(
     command: str,
     local: bool,
     display: Display,
+    only: Collection[str] | None = None,
+    shard: Shard | None = None,
 ) -> Result:
     """Trains and attacks everything of a plan that the store lacks, and tracks it.
 
@@ -68,27 +74,34 @@ def run_study(
         command: how the study was started, for the report.
         local: whether in this process, without Ray.
         display: shows how it goes.
+        only: ids of the trials to run; all, and what searches suggest, where it is not given.
+        shard: a slice of them to run in this process while others run theirs; it tracks nothing,
+            and searches nothing.
 
     Raises:
         StudyIsRunning: another driver holds the study.
         MissingData, DamagedData: a data set cannot be had; nothing is started.
     """
-    with StudyLock(store, plan.name) as lock:
+
+    def tracked(plan: Plan) -> Tracker | Untracked:
+        if shard is not None:
+            return Untracked(plan, store)
+        return Tracker(tracking_uri, plan, store, artifacts, command)
+
+    with StudyLock(store, plan.name, shard) as lock:
         run = _Run(
             site=Site(store, data, plan.resources, plan.plugins),
-            tracked=lambda plan: Tracker(tracking_uri, plan, store, artifacts, command),
+            tracked=tracked,
             folder=artifacts.parent,
-            local=local,
+            local=local or shard is not None,
             display=display,
             lock=lock,
+            only=only,
+            shard=shard,
         )
         plan = with_choices(with_found(plan, store), store)
-        _fetch(plan, store, Path(data).expanduser())
-        plan = run.through(plan)
-        account = run.account
-        if account is not None:
-            keep_account(store, plan.name, account)
-    return Result(len(plan.trials) + len(plan.candidates), run.failed, account)
+        _fetch(plan, run.ours(plan), store, Path(data).expanduser())
+        return run.through(plan)
 
 
 @dataclass
@@ -101,34 +114,44 @@ class _Run:
         folder: where Optuna's database is.
         local: whether in this process.
         display, lock: see `Watcher`.
-        failed: reasons by trial id.
-        account: what it took so far.
+        only, shard: see `run_study`.
+        result: how it stands.
     """
 
     site: Site
-    tracked: Callable[[Plan], Tracker]
+    tracked: Callable[[Plan], Tracker | Untracked]
     folder: Path
     local: bool
     display: Display
     lock: StudyLock
-    failed: dict[str, str] = field(default_factory=dict)
-    account: Account | None = None
+    only: Collection[str] | None
+    shard: Shard | None
+    result: Result = field(default_factory=lambda: Result(0))
 
-    def through(self, plan: Plan) -> Plan:
-        """Everything, step by step; returns the plan with all that was found on the way."""
-        store = self.site.store
+    def ours(self, plan: Plan) -> frozenset[str]:
+        """Ids of the plan's trials that this run is for."""
+        ids = frozenset(plan.by_id if self.only is None else self.only)
+        return self.shard.of(ids) if self.shard else ids
+
+    def through(self, plan: Plan) -> Result:
+        """Everything, step by step."""
+        store, sliced = self.site.store, self.shard is not None or self.only is not None
         self._complete(plan)
-        unfinished = [found for found in searches(plan, store) if not found.done]
+        unfinished = [found for found in searches(plan, store) if not found.done and not sliced]
         for found in unfinished:
             self._search(plan, found)
         if unfinished:
             plan = with_found(plan, store)
             self._complete(plan)
-        chosen = with_choices(plan, store, self.failed)
-        if chosen.trials != plan.trials:
+        chosen = with_choices(plan, store, self.result.failed)
+        ours = self.ours(plan)
+        if any(chosen.by_id[id] != plan.by_id[id] for id in ours):
             self.display.say("validation has chosen: what it chose is audited whole")
             self._complete(chosen)
-        return chosen
+        self.result.planned = len(ours) + (0 if sliced else len(plan.candidates))
+        if self.result.account is not None:
+            keep_account(store, plan.name, self.result.account)
+        return self.result
 
     def _complete(self, plan: Plan) -> None:
         """All trials of a plan."""
@@ -142,7 +165,9 @@ class _Run:
                 _executor(self.local)(left, here, watcher)
                 here = (here.roomier if watcher.starved else here).unpacked
                 left = watcher.left()
-            watcher.end(left)
+                if all(map(watcher.waits, left)):
+                    break
+            self.result.waiting = watcher.end(left)
 
     def _search(self, plan: Plan, found: Search) -> None:
         """All suggestions of a search."""
@@ -173,13 +198,15 @@ class _Run:
     @contextlib.contextmanager
     def _watched(self, plan: Plan) -> Iterator[Watcher]:
         note(plan, self.site.store)
-        self.display.expect(len(plan.trials) + len(plan.candidates))
-        store, tracker = self.site.store, self.tracked(plan)
+        ours, store, failed = self.ours(plan), self.site.store, self.result.failed
+        whole = self.only is None and self.shard is None
+        self.display.expect(len(ours) + (len(plan.candidates) if whole else 0))
+        tracker = self.tracked(plan)
         with Meter(plan, store) as meter:
-            watcher = Watcher(plan, store, tracker, self.display, self.lock, self.failed, meter)
+            watcher = Watcher(plan, ours, store, tracker, self.display, self.lock, failed, meter)
             with watching(watcher):
                 yield watcher
-        self.account = together(self.account, meter.account)
+        self.result.account = together(self.result.account, meter.account)
 
 
 def sync_study(
@@ -204,7 +231,8 @@ def sync_study(
         note(plan, store)
         display.expect(len(plan.trials) + len(plan.candidates))
         tracker = Tracker(tracking_uri, plan, store, artifacts, command)
-        with watching(Watcher(plan, store, tracker, display, lock, {})) as watcher:
+        ours = frozenset(plan.by_id)
+        with watching(Watcher(plan, ours, store, tracker, display, lock, {})) as watcher:
             left = watcher.left()
             for trial in left:
                 watcher.recall(trial)
@@ -213,9 +241,10 @@ def sync_study(
             return len(left)
 
 
-def _fetch(plan: Plan, store: Store, folder: Path) -> None:
+def _fetch(plan: Plan, ours: Collection[str], store: Store, folder: Path) -> None:
     """Brings the data that trials need to this machine, or says why not, before any starts."""
-    missing = [trial.model for trial in plan.trials if not is_complete(trial, store)]
+    here = (trial for trial in plan.trials if trial.id in ours)
+    missing = [trial.model for trial in here if not is_complete(trial, store)]
     sought = [end for found in searches(plan, store) if not found.done for end in found.ends]
     fetch([*missing, *sought], folder)
 

@@ -173,6 +173,23 @@ def standalone(file: StudyFile) -> dict[str, str]:
     }
 
 
+def scales(source: str) -> list[str]:
+    """The scales that a study can be run at, `full` first; of a union those that all parts have.
+
+    Raises:
+        StudyFileNotFound, InvalidStudy: as `read_study`.
+    """
+    path = presets().get(source, Path(source))
+    data, _ = _extended(source, path, ())
+    if "union" not in data:
+        return [FULL, *(data.get("scales") or {})]
+    named = [_named(source, "union", part, path) for part in data["union"]]
+    # What trains nothing is the same at any.
+    parts = [part for part in named if "figures" not in _extended(source, part, ())[0]]
+    offered = [scales(str(part)) for part in parts]
+    return [FULL, *(name for name in (offered or [[]])[0][1:] if all(name in o for o in offered))]
+
+
 def _extended(source: str, path: Path, below: tuple[Path, ...]) -> tuple[dict[str, Any], list[str]]:
     """A file over what it extends, and the texts of all of them, its own first."""
     text = _read(source, path)

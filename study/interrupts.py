@@ -1,15 +1,50 @@
-"""Ctrl-C and SIGTERM, put off where they would leave something half done."""
+"""What ends a run before its end: Ctrl-C, SIGTERM, and a time that is over.
+
+Put off where it would leave something half done.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from trainables.errors import BadOption
+
 _Handler = Callable[[int, FrameType | None], object]
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+_SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_LONGEST = 1e9  # seconds that a timer is set to at most: the system's own limit is not far
+
+
+def seconds_of(duration: str) -> float:
+    """Reads a time such as `3h50m`, `90m`, `45s` or `1.5d`.
+
+    Raises:
+        BadOption: it is none, or no time at all.
+    """
+    number = r"\d+(?:\.\d+)?"
+    parts = re.fullmatch("".join(f"(?:({number}){unit})?" for unit in _SECONDS), duration.strip())
+    found = parts.groups(default="0") if parts else ()
+    seconds = sum(float(n) * unit for n, unit in zip(found, _SECONDS.values(), strict=False))
+    if seconds <= 0:
+        raise BadOption(
+            f"--stop-after: expected a time such as 3h50m, 90m or 45s, found {duration!r}"
+        )
+    return seconds
+
+
+@contextlib.contextmanager
+def alarm(seconds: float | None) -> Iterator[None]:
+    """Sends this process SIGALRM when so many seconds have passed within the block."""
+    signal.setitimer(signal.ITIMER_REAL, min(seconds or 0, _LONGEST))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextlib.contextmanager

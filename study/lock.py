@@ -1,4 +1,4 @@
-"""One driver a study: a lease in the store that a heartbeat keeps, and death gives up."""
+"""Who runs a study: one driver, or shards of it; a heartbeat keeps a lease, death gives it up."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import getpass
 import json
 import os
 import platform
+import re
 import threading
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import psutil
 
+from study.shard import Shard
 from trainables.errors import BadAddress, StudyIsRunning
 from trainables.store import Store
 
@@ -25,19 +28,26 @@ CLEANING = ".clean"  # in a study's place, and no study's name: held while the s
 
 
 class StudyLock:
-    """Held while a study runs; entering it raises if somebody else holds it.
+    """Held while a study runs; entering it raises if somebody runs it whom that would disturb.
 
-    A holder on this host whose process is gone is dead at once; one elsewhere is dead when
-    its lease ran out.
+    A driver tolerates nobody; a shard only other shards of the same count, all others having
+    trials in common with it. A holder on this host whose process is gone is dead at once; one
+    elsewhere is dead when its lease ran out.
+
+    Attributes:
+        doing: id of the trial that is worked on, for others to see; may be empty.
+        lost: whether somebody has taken us for dead.
 
     Raises:
-        StudyIsRunning: says who holds it, and since when it was last heard.
+        StudyIsRunning: says who runs it, and since when they were last heard.
     """
 
-    def __init__(self, store: Store, study: str) -> None:
+    def __init__(self, store: Store, study: str, shard: Shard | None = None) -> None:
         self.store = store
         self.study = study
-        self.path = _path(study)
+        self.shard = shard
+        self.path = _path(study, shard)
+        self.doing = ""
         self.lost = False
         self._mine = {
             "token": uuid.uuid4().hex,
@@ -52,11 +62,10 @@ class StudyLock:
 
     def __enter__(self) -> StudyLock:
         try:
-            holder = self._holder()
-            if holder is not None:
-                self._bury(holder)
+            self._bury(self.path, self._holder())
             if not self.store.create(self.path, self._record()):
-                raise StudyIsRunning(self._told(self._holder() or {}))
+                raise StudyIsRunning(self._told(self.path, self._holder() or {}))
+            self._exclude()
             self._give_way()
         except OSError as error:
             raise BadAddress(f"cannot write to {self.store.url}: {error}") from error
@@ -65,23 +74,39 @@ class StudyLock:
 
     def _give_way(self) -> None:
         """Whoever cleans looks for drivers after it has locked; they look for it after theirs."""
-        cleaner = _holder_at(self.store, _path(CLEANING))
+        path = _path(CLEANING, None)
+        cleaner = _holder_at(self.store, path)
         if self.study != CLEANING and cleaner and _alive(cleaner):
-            self.store.delete(self.path)
-            raise StudyIsRunning(_told(CLEANING, cleaner))
+            self._release()
+            raise StudyIsRunning(_told(CLEANING, _who(path, cleaner)))
 
-    def _bury(self, holder: dict[str, Any]) -> None:
+    def _exclude(self) -> None:
+        """Ends the leases of the dead whom we cannot run beside; withdraws if one is alive.
+
+        Ours is there before we look: of two who come at once at least one sees the other.
+        """
+        try:
+            for path in _paths(self.store, self.study):
+                if path != self.path and not _go_together(_shard_of(path), self.shard):
+                    self._bury(path, _holder_at(self.store, path))
+        except BaseException:
+            self._release()
+            raise
+
+    def _bury(self, path: str, holder: dict[str, Any] | None) -> None:
         """Takes a dead holder's lock away, and nobody else's.
 
         Between the look and the taking another driver may have buried the same holder and
         locked anew: what was taken then goes back.
         """
+        if holder is None:
+            return
         if _alive(holder):
-            raise StudyIsRunning(self._told(holder))
-        taken = self.store.take(self.path)
+            raise StudyIsRunning(self._told(path, holder))
+        taken = self.store.take(path)
         if taken is not None and _parsed(taken).get("token") != holder.get("token"):
-            self.store.create(self.path, taken)
-            raise StudyIsRunning(self._told(_parsed(taken)))
+            self.store.create(path, taken)
+            raise StudyIsRunning(self._told(path, _parsed(taken)))
 
     def __exit__(
         self,
@@ -91,6 +116,9 @@ class StudyLock:
     ) -> None:
         self._stop.set()
         self._thread.join()
+        self._release()
+
+    def _release(self) -> None:
         if self._held():
             self.store.delete(self.path)
 
@@ -112,13 +140,17 @@ class StudyLock:
         return holder is not None and holder.get("token") == self._mine["token"]
 
     def _record(self) -> bytes:
-        return json.dumps({**self._mine, "beat": time.time()}).encode()
+        return json.dumps({**self._mine, "doing": self.doing, "beat": time.time()}).encode()
 
     def _holder(self) -> dict[str, Any] | None:
         return _holder_at(self.store, self.path)
 
-    def _told(self, holder: dict[str, Any]) -> str:
-        return _told(self.study, holder)
+    def _told(self, path: str, holder: dict[str, Any]) -> str:
+        theirs, ours = _shard_of(path), self.shard
+        why = ""
+        if theirs and ours and theirs.count != ours.count:
+            why = f" (some trials of {ours} are its as well)"
+        return _told(self.study, f"{_who(path, holder)}{why}")
 
 
 @contextlib.contextmanager
@@ -129,30 +161,61 @@ def cleaning(store: Store) -> Iterator[StudyLock]:
         StudyIsRunning: one is being run, or somebody else cleans.
     """
     with StudyLock(store, CLEANING) as lock:
-        for path in store.files("studies"):
-            _, study, *rest = path.split("/")
-            holder = _holder_at(store, path) if rest == [_FILE] and study != CLEANING else None
-            if holder and _alive(holder):
-                raise StudyIsRunning(_told(study, holder))
+        studies = {path.split("/")[1] for path in store.files("studies")} - {CLEANING}
+        for study in sorted(studies):
+            for holder in living_holders(store, study):
+                raise StudyIsRunning(_told(study, holder.who))
         yield lock
 
 
-def living_holder(store: Store, study: str) -> str | None:
-    """Who runs a study now, for people; None where nobody does. Changes nothing."""
-    holder = _holder_at(store, _path(study))
-    return _who(holder) if holder and _alive(holder) else None
-
-
-_FILE = "lock.json"
-
-
-def _path(study: str) -> str:
-    return f"studies/{study}/{_FILE}"
-
-
-def _told(study: str, holder: dict[str, Any]) -> str:
+def _told(study: str, who: str) -> str:
     what = "the store is being cleaned" if study == CLEANING else f"study {study!r} is being run"
-    return f"{what} by {_who(holder)}; nothing was started. Wait for it, or stop it and run again"
+    return f"{what} by {who}; nothing was started. Wait for it, or stop it and run again"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Somebody who runs a study, or a shard of it.
+
+    Attributes:
+        who: they, and since when they were last heard, for people.
+        doing: id of the trial that they were last heard to work on; may be empty.
+    """
+
+    who: str
+    doing: str
+
+
+def living_holders(store: Store, study: str) -> tuple[Holder, ...]:
+    """Who runs a study now; one at most unless they are shards. Changes nothing."""
+    found = [(path, _holder_at(store, path)) for path in _paths(store, study)]
+    return tuple(
+        Holder(_who(path, holder), str(holder.get("doing", "")))
+        for path, holder in found
+        if holder and _alive(holder)
+    )
+
+
+def _go_together(one: Shard | None, other: Shard | None) -> bool:
+    """Whether two may run at once: only different shards of the same count have no trial both."""
+    return one is not None and other is not None and one.count == other.count and one != other
+
+
+def _path(study: str, shard: Shard | None) -> str:
+    name = "lock" if shard is None else f"shards/{shard.index}-of-{shard.count}"
+    return f"studies/{study}/{name}.json"
+
+
+def _paths(store: Store, study: str) -> list[str]:
+    """Where locks of a study may be: the driver's, and all shards' that there are."""
+    beside = store.files(f"studies/{study}/shards")
+    return [_path(study, None), *(path for path in beside if _shard_of(path))]
+
+
+def _shard_of(path: str) -> Shard | None:
+    """Whose lock it is; None for a driver's, and for a file that is being written."""
+    found = re.search(r"/(\d+)-of-(\d+)\.json$", path)
+    return Shard(*map(int, found.groups())) if found else None
 
 
 def _holder_at(store: Store, path: str) -> dict[str, Any] | None:
@@ -162,11 +225,12 @@ def _holder_at(store: Store, path: str) -> dict[str, Any] | None:
         return None
 
 
-def _who(holder: dict[str, Any]) -> str:
+def _who(path: str, holder: dict[str, Any]) -> str:
     silent = time.time() - holder.get("beat", time.time())
+    shard = _shard_of(path)
     return (
         f"{holder.get('user')}@{holder.get('host')}, process {holder.get('pid')}, "
-        f"last heard {silent:.0f} s ago"
+        f"{f'shard {shard}, ' if shard else ''}last heard {silent:.0f} s ago"
     )
 
 

@@ -92,7 +92,7 @@ class Protocol:
             own = cell.split == names.TEST and not cell.check
             if own and cell.columns is not None and names.is_raw(cell.columns.surface):
                 columns = replace(cell.columns, surface=names.WORST_RAW)
-                name = _name(f"{names.CELL}{cell.split}/", cell.label, columns)
+                name = metric_name(f"{names.CELL}{cell.split}/", cell.label, columns)
                 settings.setdefault(name, []).append(cell.name)
         return {name: tuple(cells) for name, cells in settings.items() if len(cells) > 1}
 
@@ -168,7 +168,7 @@ def _own(study: Study, mistakes: list[Mistake]) -> Iterator[NamedCell]:
                 continue
             most = (study.attacks[label] or {}).get("n")
             yield NamedCell(
-                name=_name(f"{names.CELL}{split}/", label, attack.columns()),
+                name=metric_name(f"{names.CELL}{split}/", label, attack.columns()),
                 label=label,
                 attack=attack,
                 split=split,
@@ -189,7 +189,7 @@ def _audit(study: Study, mistakes: list[Mistake]) -> Iterator[NamedCell]:
     ]
     for planned in audit_attacks(study, settings, mistakes):
         yield NamedCell(
-            name=_name(names.AUDIT, planned.check, planned.attack.columns()),
+            name=metric_name(names.AUDIT, planned.check, planned.attack.columns()),
             label=planned.check,
             attack=planned.attack,
             split="test",
@@ -207,7 +207,8 @@ def _headline(study: Study) -> list[Attack]:
     return headline_attacks(study.headline, [cast(Attack, point.value) for point in points])
 
 
-def _name(prefix: str, label: str, columns: Columns | None) -> str:
+def metric_name(prefix: str, label: str, columns: Columns | None) -> str:
+    """What a cell is called, as `names.cell_name` has it; a clean one by its label."""
     if columns is None:
         return f"{prefix}{label}"
     listed = {key: value for key, value in asdict(columns).items() if key != "norm"}

@@ -18,6 +18,7 @@ from trainables.attacks.base import Columns
 from trainables.store import Store
 
 Arrays = dict[str, np.ndarray]
+_TITLES = {"labels": "label", "targets": "target"}  # columns of frames, by array
 
 
 @dataclass(frozen=True)
@@ -146,12 +147,11 @@ def frame(protocol: Protocol, outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
 
     `broken_by` is the stage of the attack that broke the image, and for the worst case the cell.
     """
-    titles = {"labels": "label", "targets": "target"}
     found = list(outcomes.values())
     sizes = [len(outcome.shares) for outcome in found]
     whole = pd.DataFrame(
         {
-            titles.get(name, name): np.concatenate([outcome.arrays[name] for outcome in found])
+            _TITLES.get(name, name): np.concatenate([outcome.arrays[name] for outcome in found])
             for name in found[0].arrays
         }
     )
@@ -172,6 +172,17 @@ def frame(protocol: Protocol, outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
     by = worst["cell"].where(broken, "")
     worst = worst.assign(broken_by=by, cell=names.WORST_CASE).sort_values("index")
     return pd.concat([whole, worst], ignore_index=True)
+
+
+def image_frame(outcome: Outcome) -> pd.DataFrame:
+    """One cell as a frame, a row an image; its index is the image's place in the split's order.
+
+    Columns: `label, target, correct_before, correct_after` (of `passes`), `broken_by` (which
+    stage of the attack), and what else the attack has recorded, such as `l2`, `linf` and
+    `queries`.
+    """
+    found = pd.DataFrame({_TITLES.get(name, name): a for name, a in outcome.arrays.items()})
+    return found.assign(broken_by=outcome.broken_by).rename_axis(index="index")
 
 
 def note(outcomes: Mapping[str, Outcome]) -> str:

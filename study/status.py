@@ -1,4 +1,4 @@
-"""How far a study is, by the store, and by MLflow what runs; nothing is written."""
+"""How far a study is, by the store, its locks, and by MLflow what runs; nothing is written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from mlflow import MlflowClient
 
 from analysis.runs import connect, search_runs
-from study.lock import living_holder
+from study.lock import living_holders
 from study.plan import Plan, PlannedTrial
 from study.search import searches
 from trainables import names
@@ -49,13 +49,13 @@ class Status:
 
     Attributes:
         study: its name.
-        run_by: who runs it now, and since when they were last heard; empty for nobody.
+        run_by: who run it now, one unless they are shards, and since when they were last heard.
         trials: all that are planned.
         searches: how each stands, in words.
     """
 
     study: str
-    run_by: str
+    run_by: tuple[str, ...]
     trials: tuple[TrialStatus, ...]
     searches: tuple[str, ...] = ()
 
@@ -81,8 +81,11 @@ def status_of(plan: Plan, store: Store, tracking_uri: str | None) -> Status:
     Raises:
         BadAddress: the tracking server does not answer.
     """
-    run_by = living_holder(store, plan.name) or ""
-    running = _running(connect(tracking_uri), plan.name) if tracking_uri and run_by else set()
+    holders = living_holders(store, plan.name)
+    running = {holder.doing for holder in holders}
+    if tracking_uri and holders:
+        running |= _running(connect(tracking_uri), plan.name)
+    run_by = tuple(holder.who for holder in holders)
     trials = tuple(_status(trial, store, running=trial.id in running) for trial in plan.trials)
     return Status(plan.name, run_by, trials, tuple(search.told for search in searches(plan, store)))
 

@@ -27,9 +27,10 @@ from analysis.plan import Group
 from analysis.plan import Plan as Described
 from analysis.runs import connect, search_runs
 from study.database import database_of
-from study.describe import describe, git_revision
+from study.describe import describe
 from study.plan import Plan, PlannedTrial, numeric
 from study.results import Finding, Outcome, frame, metrics, note, read_finding, read_outcome
+from study.source import git_revision
 from trainables import names
 from trainables.errors import BadAddress, BrokenInvariant
 from trainables.store import Store

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from mlflow.exceptions import MlflowException
 
@@ -15,6 +15,7 @@ from study.plan import Plan, PlannedTrial
 from study.progress import Display
 from study.search import COMPLETE, FAILED, STOPPED, Search
 from study.tracking import Tracker
+from study.untracked import Untracked
 from trainables.errors import BrokenInvariant, DamagedEntry, StudyIsRunning
 from trainables.store import Store
 from trainables.trial import Report, failure_of, note_failure, record_of
@@ -30,6 +31,7 @@ class Watcher:
 
     Args:
         plan: what is wanted.
+        ours: ids of the trials that this run is for.
         store: where results are.
         tracker: writes MLflow.
         display: shows how it goes.
@@ -45,14 +47,16 @@ class Watcher:
     def __init__(
         self,
         plan: Plan,
+        ours: Collection[str],
         store: Store,
-        tracker: Tracker,
+        tracker: Tracker | Untracked,
         display: Display,
         lock: StudyLock,
         failed: dict[str, str],
         meter: Meter | None = None,
     ) -> None:
         self.plan = plan
+        self.ours = ours
         self.meter = meter
         self.store = store
         self.tracker = tracker
@@ -62,12 +66,13 @@ class Watcher:
         self.trials = dict(plan.by_id)
         self.losses: dict[str, tuple[str, str]] = {}  # why a trial is tried again, and details
         self.tries = Counter[str]()  # how often each was taken up
+        self.waiting = set[str]()  # that have done all but what needs another model
         self.starved = False
 
     def left(self) -> list[PlannedTrial]:
         """Trials still to run; those that are whole but not tracked are tracked now."""
         left: dict[str, PlannedTrial] = {}
-        for trial in self.plan.trials:
+        for trial in self._ours():
             if trial.id in self.failed:
                 continue
             if not is_complete(trial, self.store) or not self._track(trial):
@@ -77,26 +82,45 @@ class Watcher:
 
     def _lost_sources(self, left: Iterable[PlannedTrial]) -> Iterator[PlannedTrial]:
         """Whole trials whose model others need and the store has lost: to be trained again."""
-        for source in {source for trial in left for source in trial.sources}:
+        for source in {source for trial in left for source in trial.sources} & set(self.ours):
             trial = self.plan.by_id[source]
             if trial.id not in self.failed and not self.store.has(f"models/{source}"):
                 yield trial
 
-    def end(self, left: Sequence[PlannedTrial]) -> None:
-        """Counts what is still without a result, or without a run, as failed."""
+    def _ours(self) -> list[PlannedTrial]:
+        return [trial for trial in self.plan.trials if trial.id in self.ours]
+
+    def waits(self, trial: PlannedTrial) -> bool:
+        """Whether nothing can be done for a trial before somebody else has trained a model."""
+        others = trial.sources.difference(self.ours)
+        absent = any(not self.store.has(f"models/{source}") for source in others)
+        return trial.id in self.waiting and absent
+
+    def end(self, left: Sequence[PlannedTrial]) -> list[str]:
+        """Counts what is still without a result, or without a run, as failed.
+
+        Returns:
+            Ids of those that wait for a model that somebody else is to train.
+        """
+        waiting = [trial.id for trial in left if self.waits(trial)]
         for trial in left:
+            if trial.id in waiting:
+                continue
             why, details = self.losses.get(trial.id, ("its results were damaged", ""))
             reason = f"no result after {self.tries[trial.id]} tries: {why}"
             note_failure(self.store, trial.id, reason, details)
             self._fail(trial, reason)
-        for trial in self.plan.trials:
-            if trial.id not in self.failed and self.tracker.stale(trial):
+        for trial in self._ours():
+            if trial.id not in (*self.failed, *waiting) and self.tracker.stale(trial):
                 self._fail(trial, "its results are there, but MLflow did not take them")
+        return waiting
 
     def started(self, trial_id: str) -> None:
         """A worker has taken a trial up."""
         trial = self.trials[trial_id]
         self.tries[trial_id] += 1
+        self.waiting.discard(trial_id)
+        self.lock.doing = trial_id
         self.display.started(trial)
         with self._tracking():
             self.tracker.started(trial)
@@ -124,6 +148,7 @@ class Watcher:
             self.lost(trial.id, report.starved)
         elif report.waits:
             self.losses[trial.id] = "it needs a model that is not there, and could not be made", ""
+            self.waiting.add(trial.id)
             self.display.waits(trial)
         elif not is_complete(trial, self.store):
             self.lost(trial.id, "its worker's results bear other ids: is its code another version?")

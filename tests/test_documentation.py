@@ -61,6 +61,12 @@ def test_the_commands_run_as_written(tmp_path):
             capture_output=True, text=True, timeout=2400,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{example}\nimport torch\nprint(model(torch.zeros(1, 1, 28, 28)))"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     reports = tmp_path / "results" / "reports"
     assert (reports / "quickstart" / "index.html").exists()
     assert (reports / "my-study" / "figure3.png").exists()

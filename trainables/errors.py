@@ -90,6 +90,10 @@ class StudyIsRunning(StudyError, RuntimeError):
     """Another driver holds the study's lock."""
 
 
+class BadOption(StudyError, ValueError):
+    """An option, or what was asked for, that cannot be."""
+
+
 class NoRoom(StudyError, ValueError):
     """A trial asks for more than any machine has."""
 

@@ -84,6 +84,11 @@ class Store:
             if last == MANIFEST and len(names) == depth:
                 yield names
 
+    def pairs(self, folder: str, start: str) -> list[tuple[str, str]]:
+        """Complete entries two levels under a folder whose name begins so, each with its parent."""
+        found = self.fs.glob(self._path(folder, "*", f"{start}*", MANIFEST))
+        return sorted((path.split("/")[-3], path.split("/")[-2]) for path in found)
+
     def write(self, entry: str, objects: Mapping[str, bytes]) -> None:
         """Makes or replaces an entry; readers see the old one until the new one is whole."""
         before = self._files(entry)

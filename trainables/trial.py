@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from trainables.classifier import Classifier
 from trainables.config import Cell, TrialConfig, model_from
 from trainables.datasets.base import BATCH, Splits, load_splits
-from trainables.errors import DamagedEntry
+from trainables.errors import DamagedEntry, NonFiniteLoss
 from trainables.evaluation import measure, watched_accuracy
 from trainables.execution import Execution, free_memory, is_out_of_memory
 from trainables.store import Store
@@ -255,14 +255,20 @@ class Trial:
 
 
 def load_model(store: Store, model_id: str, execution: Execution) -> Classifier:
-    """A trained model of the store, where `execution` has it computed.
+    """A trained model of the store.
+
+    Args:
+        store: where it is.
+        model_id: its trial's id.
+        execution: what it is to be computed on.
 
     Raises:
-        FileNotFoundError: the store has no such model.
-        DamagedEntry: it is damaged; it is set aside.
+        FileNotFoundError: it is not there.
+        DamagedEntry: its bytes are not those that were written; it is set aside.
     """
     objects = store.read(f"models/{model_id}")
-    classifier = new_classifier(model_from(json.loads(objects["config.json"])), execution)
+    config = model_from(json.loads(objects["config.json"]))
+    classifier = new_classifier(config, execution)
     load_weights(classifier, objects["weights.safetensors"])
     return classifier
 
@@ -285,6 +291,11 @@ def failure_of(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
         record: see `record_of`.
     """
     return record["failures"][-1] if record.get("failed") else None
+
+
+def is_final(reason: str) -> bool:
+    """Whether what a trial failed of is its configuration's: the same code fails of it again."""
+    return reason.partition(":")[0] in (NonFiniteLoss.__name__, ValueError.__name__)
 
 
 def note_failure(store: Store, trial_id: str, reason: str, details: str) -> None:

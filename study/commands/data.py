@@ -7,7 +7,8 @@ from typing import Annotated, cast
 
 import typer
 
-from study.commands.options import Data, app, data_folder, examples
+from study.commands import complete
+from study.commands.options import Data, app, data_folder, examples, working
 
 data_app = typer.Typer(no_args_is_help=True, help="Brings data sets to this machine.")
 app.add_typer(data_app, name="data")
@@ -15,7 +16,12 @@ app.add_typer(data_app, name="data")
 
 @data_app.command(epilog=examples("data fetch mnist cifar10", "data fetch cifar10 --data /data"))
 def fetch(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Data sets to bring.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME...", help="Data sets to bring.", autocompletion=complete.datasets
+        ),
+    ],
     data: Data = None,
 ) -> None:
     """Downloads data sets, and checks them, before a study runs where there is no network."""
@@ -25,7 +31,8 @@ def fetch(
     folder = Path(data_folder(data)).expanduser()
     datasets = [cast(Dataset, build("dataset", name)) for name in names]
     for dataset in datasets:
-        dataset.fetch(folder)
+        with working(f"checking {dataset.name}"):
+            dataset.fetch(folder)
         embedded = type(dataset).fetch is Dataset.fetch
         where = "nothing to download" if embedded else f"whole, in {folder}"
         print(f"{dataset.name}: {where}", flush=True)

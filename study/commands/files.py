@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from study.commands import complete
 from study.commands.options import Json, Overrides, Scale, Source, app, examples, plan_of
 from study.files import FULL, presets, read_study, write_copy
 
@@ -37,7 +38,12 @@ def check(source: Source, overrides: Overrides = None, scale: Scale = FULL) -> N
 @app.command(epilog=examples("describe", "describe isce", "describe pgd"))
 def describe(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A component; without it, all of them.")
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="A component; without it, all of them.",
+            autocompletion=complete.components,
+        ),
     ] = None,
     plugins: Annotated[
         list[str] | None,
@@ -56,7 +62,9 @@ def describe(
 @app.command(epilog=examples("init my-study.yaml", "init my-table.yaml --preset table5"))
 def init(
     file: Annotated[Path, typer.Argument(help="The file to write; its name is the study's.")],
-    preset: Annotated[str, typer.Option(help="Which preset to begin with.")] = "quickstart",
+    preset: Annotated[
+        str, typer.Option(help="Which preset to begin with.", autocompletion=complete.preset_names)
+    ] = "quickstart",
 ) -> None:
     """Writes a study file of your own to begin with: a preset's, with its comments."""
     write_copy(preset, file)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
 import signal
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from study import places
+from study.commands import complete
 from study.database import database_of
 from study.files import FULL, read_study
 from trainables.errors import NothingTracked
@@ -23,18 +26,19 @@ if TYPE_CHECKING:
     from study.plan import Plan
     from trainables.store import Store
 
-RESULTS = Path("results")
-DEFAULT_STORAGE = str(RESULTS / "store")
+RESULTS, DEFAULT_STORAGE = places.RESULTS, places.STORAGE
 
 stopped_by = [signal.SIGINT]  # the last is what ends the command
+TIME_OVER = 75  # "try again" to sysexits.h, which batch systems' scripts can tell from a failure
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Does this loss really help, and for which hyper-parameters? Plan, run, report.",
     epilog="Exit status: 0 when all is there that was asked for; 1 when a trial has failed or "
-    "lacks results, or results do not agree; 2 when nothing was done, for a mistake; 130 or 143 "
-    "when stopped by Ctrl-C or by SIGTERM, and the same command goes on where it was.",
+    "lacks results, or results do not agree; 2 when nothing was done, for a mistake; 75 when the "
+    "time of --stop-after was over; 130 or 143 when stopped by Ctrl-C or by SIGTERM. After any of "
+    "the last three the same command goes on where it was.",
 )
 
 
@@ -43,13 +47,25 @@ def examples(*commands: str) -> str:
     return "\n\n".join(["Examples:", *(f"study {command}" for command in commands)])
 
 
-Source = Annotated[str, typer.Argument(metavar="FILE|PRESET", help="A study file, or a preset.")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE|PRESET",
+        help="A study file, or a preset.",
+        autocompletion=complete.studies,
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. training.epochs=3."),
 ]
 Scale = Annotated[
-    str, typer.Option(metavar="NAME", help="One of the file's scales, e.g. small for a laptop.")
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="One of the file's scales, e.g. small for a laptop.",
+        autocompletion=complete.scales,
+    ),
 ]
 Storage = Annotated[
     str,
@@ -85,11 +101,23 @@ def plan_of(
     source: str, overrides: list[str] | None, scale: str, store: Store | None = None
 ) -> Plan:
     """The plan that a command was asked for, with what the results add to it."""
-    from study.found import with_found
-    from study.plan import make_plan
+    with working(f"planning {source}"):
+        from study.found import with_found
+        from study.plan import make_plan
 
-    plan = make_plan(read_study(source, overrides or (), scale))
-    return plan if store is None else with_found(plan, store)
+        plan = make_plan(read_study(source, overrides or (), scale))
+        return plan if store is None else with_found(plan, store)
+
+
+@contextlib.contextmanager
+def working(what: str) -> Iterator[None]:
+    """Says on a terminal, and nowhere else, that something takes its time."""
+    console = Console(stderr=True)
+    if not console.is_terminal or {"--quiet", "-q", "--json"} & set(sys.argv):
+        yield
+        return
+    with console.status(escape(f"{what} …")):
+        yield
 
 
 def print_counts(console: Console, methods: dict[str, dict[str, int]]) -> None:
@@ -121,7 +149,7 @@ def require_tracked(uri: str) -> None:
 
 def tracking_of(uri: str | None) -> str:
     """The tracking URI; by default a database in the results' folder."""
-    return uri or f"sqlite:///{(RESULTS / 'mlflow.db').absolute()}"
+    return places.tracking_of(uri)
 
 
 def program() -> str:
@@ -134,9 +162,17 @@ def command_line(name: str | None = None) -> str:
     return shlex.join(["study", name or sys.argv[1], *sys.argv[2:]])
 
 
-def of_study(name: str, source: str, overrides: list[str] | None, scale: str) -> str:
-    """Another command of the same study."""
-    sets = [part for item in overrides or () for part in ("--set", item)]
-    return shlex.join(
-        ["study", name, source, *sets, *([] if scale == FULL else ["--scale", scale])]
-    )
+def study_command(
+    name: str,
+    source: str,
+    overrides: list[str] | None,
+    scale: str,
+    storage: str,
+    tracking_uri: str | None,
+) -> str:
+    """Another command on the same study and results."""
+    words = ["study", name, source, *(word for item in overrides or () for word in ("--set", item))]
+    words += ["--scale", scale] if scale != FULL else []
+    words += ["--storage", storage] if storage != DEFAULT_STORAGE else []
+    words += ["--tracking-uri", tracking_uri] if tracking_uri else []
+    return shlex.join(words)

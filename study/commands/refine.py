@@ -16,8 +16,8 @@ from study.commands.options import (
     Storage,
     app,
     examples,
-    of_study,
     plan_of,
+    study_command,
 )
 from study.files import FULL
 from trainables.errors import NothingToRefine, unknown_name
@@ -80,4 +80,5 @@ def refine(
         return
     with StudyLock(store, planned.name):
         keep(planned, store, [extra for decision in decisions for extra in decision.extras])
-    console.print(f"{models} models more: {escape(of_study('run', source, overrides, scale))}")
+    run = study_command("run", source, overrides, scale, storage, None)
+    console.print(f"{models} models more: {escape(run)}")

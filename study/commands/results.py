@@ -27,6 +27,7 @@ from study.commands.options import (
     program,
     require_tracked,
     tracking_of,
+    working,
 )
 from study.files import FULL, read_study
 
@@ -89,7 +90,8 @@ def report(
     name, uri = read_study(source, overrides or (), scale).name, tracking_of(tracking_uri)
     require_tracked(uri)
     folder = output or RESULTS / "reports" / name
-    written = write_report(uri, name, folder, command_line(), claims, fresh=fresh)
+    with working(f"reading and drawing {name}"):
+        written = write_report(uri, name, folder, command_line(), claims, fresh=fresh)
     if written.table:
         print(f"{written.table}\n")
     print(f"report: {written.page}")

@@ -1,11 +1,10 @@
-"""From a plan to results: plan, run, status."""
+"""From a plan to results: run, retry."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import contextlib
+import signal
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,8 +14,8 @@ from rich.markup import escape
 from study.commands.options import (
     DEFAULT_STORAGE,
     RESULTS,
+    TIME_OVER,
     Data,
-    Json,
     Overrides,
     Scale,
     Source,
@@ -24,143 +23,32 @@ from study.commands.options import (
     TrackingUri,
     app,
     command_line,
-    counted,
     data_folder,
     examples,
-    is_there,
     plan_of,
-    print_counts,
     stopped_by,
+    study_command,
     tracking_of,
 )
+from study.commands.plan import Price, Workers, check_budget, forecast_of
 from study.files import FULL
+from study.interrupts import alarm, seconds_of
 
 if TYPE_CHECKING:
-    from study.forecast import Forecast
+    from study.driver import Result
     from study.plan import Plan
+    from study.shard import Shard
     from trainables.store import Store
 
-Workers = Annotated[
-    int | None,
-    typer.Option(min=1, help="Trials at a time; as many as this machine has room for by default."),
+Local = Annotated[bool, typer.Option("--local", help="In this process, without Ray.")]
+StopAfter = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="End cleanly when so much time is over: 3h50m, 90m, 45s."),
 ]
-Price = Annotated[
-    float | None,
-    typer.Option(min=0, help="Of an hour of this machine, or of one like it, in any currency."),
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only how it ended.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="With the tracebacks of what has failed.")
 ]
-
-
-@app.command(
-    epilog=examples(
-        "plan table5 --scale small",
-        "plan my-study.yaml --set seeds=5 --set training.epochs=3",
-        "plan quickstart --probe --workers 64 --price 2.5",
-    )
-)
-def plan(
-    source: Source,
-    overrides: Overrides = None,
-    scale: Scale = FULL,
-    storage: Storage = DEFAULT_STORAGE,
-    probe: Annotated[
-        bool, typer.Option(help="Measure what has not been measured, on this machine.")
-    ] = False,
-    workers: Workers = None,
-    price: Price = None,
-    as_json: Json = False,
-) -> None:
-    """Shows what a study would train and attack, what is there already and what the rest takes."""
-    from study.search import searches
-    from trainables.store import Store
-
-    store = Store(storage)
-    planned = plan_of(source, overrides, scale, store)
-    found = _forecast(planned, store, probe=probe, workers=workers, price=price)
-    work = found.work
-    methods = {}
-    for name in planned.methods:
-        trials = [trial for trial in planned.trials if name in trial.methods]
-        methods[name] = {
-            "models": len(trials),
-            "trained": sum(trial.id in work.trained_ids for trial in trials),
-            "seeds": len({trial.model.seed for trial in trials}),
-            "attacked": sum(trial.id in work.whole for trial in trials),
-        }
-    if as_json:
-        counts = {"models": work.models, "cells": work.cells}
-        cached = {"models": work.trained, "cells": work.measured}
-        told = {"study": planned.name, **counts, "cached": cached, "runs": work.runs}
-        further = {"estimate": found.as_json(), "left_out": planned.left_out}
-        print(json.dumps({**told, "methods": methods, **further}, indent=1))
-        return
-    console = Console(soft_wrap=True)
-    console.print(
-        f"{planned.name}: {work.models} models ({work.trained} cached), {work.cells} cells "
-        f"({work.measured} cached), {work.runs} runs of attacks left"
-    )
-    print_counts(console, methods)
-    for search in searches(planned, store):
-        console.print(f"  search: {escape(search.told)}")
-    for line in planned.left_out:
-        console.print(escape(line))
-    for line in found.lines(f"{command_line()} --probe"):
-        console.print(line, markup=False, highlight=False)
-
-
-def _forecast(
-    plan: Plan, store: Store, *, probe: bool, workers: int | None, price: float | None
-) -> Forecast:
-    """What is left of a plan and what it takes, measured first where that is asked for."""
-    from study.forecast import forecast
-    from study.ledger import probe as measure
-    from trainables.execution import prepare
-
-    asked = plan.resources
-    execution = prepare(
-        threads=asked.cpu, gpu=asked.gpu, channels_last=asked.channels_last, data=""
-    )
-    found = forecast(plan, store, execution, workers=workers, price=price)
-    if not probe or not found.estimate.unmeasured:
-        return found
-    with _progress(len(found.estimate.unmeasured)) as said:
-        failed = measure(store, found.work, execution, said)
-    for kind, reason in failed.items():
-        Console(stderr=True).print(f"cannot measure {kind}: {reason}", markup=False)
-    return forecast(plan, store, execution, workers=workers, price=price)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[str], None]]:
-    """A bar on the standard error; what it gives takes it one kind further."""
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("measuring", total=total)
-
-        def said(kind: str) -> None:
-            progress.update(task, description=f"measuring {escape(kind)}", advance=1)
-
-        yield said
-
-
-def _check_budget(found: Forecast, hours: float | None, cost: float | None, yes: bool) -> None:
-    """Asks whether to go on with what exceeds a budget, where there is anybody to ask.
-
-    Raises:
-        OverBudget: nobody is there, or said no.
-    """
-    from trainables.errors import OverBudget
-
-    excess = found.excess(hours, cost)
-    if excess is None or yes:
-        return
-    asked = sys.stdin.isatty() and sys.stdout.isatty()
-    if asked and typer.confirm(f"{excess}. Run it all the same?"):
-        return
-    raise OverBudget(
-        f"{excess}. Nothing was started; what is started can be stopped, and goes on later. "
-        "`--yes` runs it all the same, fewer seeds, images or points of a grid take less"
-    )
 
 
 @app.command(
@@ -168,6 +56,7 @@ def _check_budget(found: Forecast, hours: float | None, cost: float | None, yes:
         "run quickstart",
         "run figure3 --scale small --set seeds=3",
         "run table5 --data /data --storage s3://bucket/results",
+        "run table5 --shard 3/16 --stop-after 3h50m",
         "run quickstart --max-hours 4",
     )
 )
@@ -178,13 +67,16 @@ def run(
     storage: Storage = DEFAULT_STORAGE,
     data: Data = None,
     tracking_uri: TrackingUri = None,
-    local: Annotated[bool, typer.Option(help="In this process, without Ray.")] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress, only how it ended.")
-    ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="With the tracebacks of what has failed.")
-    ] = False,
+    local: Local = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Slice I of N in this process, while others run theirs on the same storage; "
+            "`study sync` tracks them.",
+        ),
+    ] = None,
+    stop_after: StopAfter = None,
     max_hours: Annotated[
         float | None, typer.Option(min=0, help="Ask before a run that is to take more.")
     ] = None,
@@ -194,83 +86,137 @@ def run(
     workers: Workers = None,
     price: Price = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Run it, whatever it takes.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Trains and attacks everything that is missing, and tracks it in MLflow."""
-    from study.driver import run_study
-    from study.progress import Display
+    from study.shard import Shard
     from trainables.store import Store
-    from trainables.trial import failure_of, record_of
 
+    part = Shard.parse(shard) if shard else None
     if max_cost is not None and price is None:
         raise typer.BadParameter("expected --price beside --max-cost")
-    store = Store(storage)
-    planned = plan_of(source, overrides, scale, store)
-    if max_hours is not None or max_cost is not None:
-        at_a_time = 1 if local else workers
-        found = _forecast(planned, store, probe=True, workers=at_a_time, price=price)
-        _check_budget(found, max_hours, max_cost, yes)
-    console = Console(soft_wrap=True)
-    try:
-        result = run_study(
-            planned,
-            store=store,
-            data=data_folder(data),
-            tracking_uri=tracking_of(tracking_uri),
-            artifacts=RESULTS / "artifacts",
-            command=command_line(),
-            local=local,
-            display=Display(Console(soft_wrap=True, quiet=quiet)),
+    with _stoppable(stop_after, command_line()):
+        store = Store(storage)
+        planned = plan_of(source, overrides, scale, store)
+        if max_hours is not None or max_cost is not None:
+            at_a_time = 1 if local or part else workers
+            found = forecast_of(planned, store, probe=True, workers=at_a_time, price=price)
+            check_budget(found, max_hours, max_cost, yes)
+        ended = _run(
+            planned, store, command_line(), data, tracking_uri, quiet, local=local, shard=part
         )
-    except KeyboardInterrupt:
-        console.print(f"{planned.name}: stopped; the same command goes on where it was")
-        raise typer.Exit(128 + stopped_by[-1]) from None
-    if not result.planned:
-        console.print(f"{planned.name}: nothing to train; `study report` draws it")
+    if not ended.planned and not part:
+        print(f"{planned.name}: nothing to train; `study report` draws it")
         return
-    done = result.planned - len(result.failed)
-    console.print(f"{planned.name}: {done} of {result.planned} trials have all their results")
-    if result.account is not None:
-        console.print(str(result.account), highlight=False)
-    for trial_id, reason in result.failed.items():
-        console.print(f"  failed: {escape(f'{planned.by_id[trial_id].name}: {reason}')}")
-        if verbose and (failure := failure_of(record_of(store, trial_id))):
-            console.print(escape(failure["traceback"]))
-    if result.failed:
+    _tell(planned, store, ended, verbose)
+    if part:
+        sync = study_command("sync", source, overrides, scale, storage, tracking_uri)
+        print(f"MLflow shows none of it before this, when all {part.count} are done: {sync}")
+    if ended.failed or ended.waiting:
         raise typer.Exit(1)
 
 
-@app.command(epilog=examples("status quickstart", "status my-study.yaml --json"))
-def status(
+@app.command(epilog=examples("retry quickstart --failed", "retry table5 --scale small --local"))
+def retry(
     source: Source,
     overrides: Overrides = None,
     scale: Scale = FULL,
     storage: Storage = DEFAULT_STORAGE,
+    data: Data = None,
     tracking_uri: TrackingUri = None,
-    as_json: Json = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="The trials that have failed: what it is for.")
+    ] = True,
+    local: Local = False,
+    stop_after: StopAfter = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
-    """Shows what is done, running, failed (and why) and missing; changes nothing."""
-    from study.ledger import last_account
-    from study.status import FAILED, STATES, status_of
+    """Runs those trials again that have failed, and no others."""
+    from study.choice import with_choices
+    from study.watcher import is_complete
     from trainables.store import Store
+    from trainables.trial import failure_of, is_final, record_of
 
-    store, uri = Store(storage), tracking_of(tracking_uri)
-    planned = plan_of(source, overrides, scale, store)
-    found = status_of(planned, store, uri if is_there(uri) else None)
-    if as_json:
-        last = last_account(store, planned.name)
-        cost = None if last is None else last.as_json()
-        print(json.dumps({**found.as_json(), "last_run": cost}, indent=1))
-        return
+    command = command_line("run").replace(" --failed", "")
+    with _stoppable(stop_after, command):  # what was begun has not failed any more
+        store = Store(storage)
+        planned = with_choices(plan_of(source, overrides, scale, store), store)
+        lacking = [trial for trial in planned.trials if not is_complete(trial, store)]
+        found = {trial.id: failure_of(record_of(store, trial.id)) for trial in lacking}
+        reasons = {id: failure["reason"] for id, failure in found.items() if failure}
+        if not reasons:
+            print(f"{planned.name}: no trial has failed, {len(lacking)} lack results")
+            return
+        for id, reason in reasons.items():
+            if is_final(reason):
+                print(
+                    f"{planned.by_id[id].name}: will fail again unless code has changed: {reason}"
+                )
+        ended = _run(planned, store, command, data, tracking_uri, quiet, local=local, only=reasons)
+    _tell(planned, store, ended, verbose)
+    if ended.failed or ended.waiting:
+        raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _stoppable(stop_after: str | None, command: str) -> Iterator[None]:
+    """Lets Ctrl-C, SIGTERM or the end of the time end the block, and says what goes on."""
+    seconds = seconds_of(stop_after) if stop_after else None
+    try:
+        with alarm(seconds):
+            yield
+    except KeyboardInterrupt:
+        sign = stopped_by[-1]
+        why = f"{stop_after} are over" if sign == signal.SIGALRM else "stopped"
+        Console(soft_wrap=True).print(f"{why}; this goes on where it was: {escape(command)}")
+        raise typer.Exit(TIME_OVER if sign == signal.SIGALRM else 128 + sign) from None
+
+
+def _run(
+    planned: Plan,
+    store: Store,
+    command: str,
+    data: str | None,
+    tracking_uri: str | None,
+    quiet: bool,
+    *,
+    local: bool,
+    only: Collection[str] | None = None,
+    shard: Shard | None = None,
+) -> Result:
+    """What `run` and `retry` have in common."""
+    from study.driver import run_study
+    from study.progress import Display
+
+    return run_study(
+        planned,
+        store=store,
+        data=data_folder(data),
+        tracking_uri=tracking_of(tracking_uri),
+        artifacts=RESULTS / "artifacts",
+        command=command,
+        local=local,
+        display=Display(Console(soft_wrap=True, quiet=quiet)),
+        only=only,
+        shard=shard,
+    )
+
+
+def _tell(planned: Plan, store: Store, ended: Result, verbose: bool) -> None:
+    """How a run has ended."""
+    from trainables.trial import failure_of, record_of
+
     console = Console(soft_wrap=True)
-    console.print(f"{found.study}: {escape(counted(found.counts))}")
-    console.print(f"run by {escape(found.run_by)}" if found.run_by else "nobody runs it now")
-    methods = {}
-    for name in planned.methods:
-        states = [trial.state for trial in found.trials if name in trial.methods]
-        methods[name] = {state: states.count(state) for state in STATES}
-    print_counts(console, methods)
-    for told in found.searches:
-        console.print(f"  search: {escape(told)}")
-    for trial in found.trials:
-        if trial.state == FAILED:
-            console.print(f"  failed: {escape(f'{trial.name}: {trial.reason}')}")
+    done = ended.planned - len(ended.failed) - len(ended.waiting)
+    console.print(f"{planned.name}: {done} of {ended.planned} trials have all their results")
+    if ended.account is not None:
+        console.print(str(ended.account), highlight=False)
+    for trial_id, reason in ended.failed.items():
+        told = planned.by_id.get(trial_id)  # of a search's suggestion the id says enough
+        console.print(f"  failed: {escape(f'{told.name if told else trial_id}: {reason}')}")
+        if verbose and (failure := failure_of(record_of(store, trial_id))):
+            console.print(escape(failure["traceback"]))
+    if ended.waiting:
+        console.print(f"  {len(ended.waiting)} wait for models of others: run again after those")

@@ -179,7 +179,9 @@ def test_a_users_own_packages_do_not_shadow_ours(folder):
 
 
 @pytest.mark.parametrize(
-    ("sign", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+    ("sign", "status"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGALRM, 75)],
+    ids=["TERM", "INT", "ALRM"],
 )
 @pytest.mark.parametrize("where", [[], ["--local"]], ids=["ray", "local"])
 def test_a_stopped_run_leaves_nothing_running_and_can_go_on(folder, running, sign, status, where):
@@ -190,6 +192,7 @@ def test_a_stopped_run_leaves_nothing_running_and_can_go_on(folder, running, sig
     process.send_signal(sign)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == status, output
+    assert f"this goes on where it was: {' '.join(['study', 'run', 'tiny.yaml', *where])}" in output
     assert "Traceback" not in output
     assert "RUNNING" not in {run.info.status for run in folder.runs()}
     assert not (folder.store / "studies" / "tiny" / "lock.json").exists()

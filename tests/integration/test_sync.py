@@ -81,7 +81,7 @@ def test_status_of_a_finished_study_changes_nothing(finished):
     before = files(finished)
     found = status(finished)
     assert found["counts"]["done"] == len(found["trials"]) == 5
-    assert found["run_by"] == ""
+    assert found["run_by"] == []
     assert {trial["id"] for trial in found["trials"]} == shown(finished).keys()
     assert files(finished) == before
 
@@ -89,9 +89,8 @@ def test_status_of_a_finished_study_changes_nothing(finished):
 def test_status_tells_who_runs_a_study(folder, running):
     process = running("run", "tiny.yaml", "--local", "--set", "training.epochs=100000")
     assert process.stdout.readline() == "5 of 5 trials to run, 0 done already\n"
-    assert (
-        f"process {process.pid}, last heard" in status(folder, "training.epochs=100000")["run_by"]
-    )
+    (who,) = status(folder, "training.epochs=100000")["run_by"]
+    assert f"process {process.pid}, last heard" in who
 
 
 def test_status_tells_why_trials_failed(folder):
@@ -105,6 +104,13 @@ def test_status_tells_why_trials_failed(folder):
     assert "1 done, 4 failed" in output
     assert "nobody runs it now" in output
     assert output.count("  failed: isce s=") == output.count("NonFiniteLoss: ") == 4
+    trained = folder.entries("models")
+    output = folder.study("retry", "tiny.yaml", "--local", "--failed", *bad, expect=1)
+    assert output.count("will fail again unless code has changed: NonFiniteLoss: ") == 4
+    assert "4 of 4 trials to run" in output
+    assert "tiny: 0 of 4 trials have all their results" in output
+    assert folder.entries("models") == trained
+    assert "no trial has failed, 4 lack" in folder.study("retry", "tiny.yaml")
 
 
 def test_failures_are_told_and_tracked_again_from_the_store(folder, tmp_path_factory):

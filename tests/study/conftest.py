@@ -51,7 +51,7 @@ def protocol_of():
 def run_plan():
     """Runs a plan in process, all results in one folder; gives the result and what was said."""
 
-    def start(plan, folder):
+    def start(plan, folder, **how):
         console = Console(file=io.StringIO(), width=500)
         result = run_study(
             plan,
@@ -62,6 +62,7 @@ def run_plan():
             command="study run",
             local=True,
             display=Display(console),
+            **how,
         )
         return result, console.file.getvalue()
 

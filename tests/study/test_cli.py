@@ -1,6 +1,7 @@
 """The command line's own behaviour, without running a study."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import typer
 
 from study import cli
-from study.commands.options import data_folder
+from study.commands.options import data_folder, working
 
 STUDY = Path(sys.executable).with_name("study")
 
@@ -22,7 +23,7 @@ def study(*arguments, cwd, expect=0):
 
 def test_help_says_what_exit_statuses_mean(tmp_path):
     output = study("--help", cwd=tmp_path)
-    for status in ("0 when", "1 when", "2 when", "130 or 143"):
+    for status in ("0 when", "1 when", "2 when", "75 when", "130 or 143"):
         assert status in output
 
 
@@ -47,7 +48,7 @@ def test_every_command_has_help_with_examples_that_it_takes(name):
     assert examples
     for example in examples:
         assert example.startswith(f"study {name}")
-        command.make_context(name, example.removeprefix(f"study {name}").split())
+        command.make_context(name, shlex.split(example.removeprefix(f"study {name}")))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -119,3 +120,24 @@ def test_nothing_reports_home_unless_the_user_says_so():
 
     assert settings() == list(switches.values())
     assert settings(RAY_USAGE_STATS_ENABLED="1") == ["1", "true"]
+
+
+@pytest.mark.parametrize(
+    ("terminal", "typed", "says"),
+    [
+        ("1", ["study", "plan", "x"], True),
+        ("0", ["study", "plan", "x"], False),
+        ("1", ["study", "plan", "x", "--json"], False),
+        ("1", ["study", "run", "x", "-q"], False),
+    ],
+)
+def test_what_takes_its_time_says_so_on_a_terminal_alone(
+    terminal, typed, says, monkeypatch, capsys
+):
+    monkeypatch.setenv("TTY_COMPATIBLE", terminal)  # rich's own switch
+    monkeypatch.setattr(sys, "argv", typed)
+    with working("reading [x]"):
+        pass
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert ("reading [x] …" in err) == says

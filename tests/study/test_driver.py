@@ -8,7 +8,9 @@ from study.choice import with_choices
 from study.local import run_local
 from study.lock import StudyLock
 from study.results import read_outcome, worst
+from study.shard import Shard
 from study.tracking import Tracker
+from study.untracked import Untracked
 from study.watcher import is_complete
 from trainables import names
 from trainables import trial as trial_module
@@ -28,7 +30,11 @@ KEYS = {
 @pytest.fixture
 def run(plan_of, run_plan, tmp_path):
     """Runs a tiny study in process; gives the result and what was said."""
-    return lambda **keys: run_plan(plan_of(**{**KEYS, **keys}), tmp_path)
+
+    def start(only=None, shard=None, **keys):
+        return run_plan(plan_of(**{**KEYS, **keys}), tmp_path, only=only, shard=shard)
+
+    return start
 
 
 def failing(monkeypatch, name, times):
@@ -233,6 +239,48 @@ def test_a_transfer_whose_source_fails_says_so(run, monkeypatch):
         "RuntimeError: no luck",
         "no result after 4 tries: it needs a model that is not there, and could not be made",
     ]
+
+
+def test_a_shard_waits_for_the_model_of_another_and_then_goes_on(run, plan_of, tmp_path):
+    plan = plan_of(**{**KEYS, "methods": TWO, "attacks": TRANSFER})
+    source = next(trial.id for trial in plan.trials if trial.methods == ("isce",))
+    needy, provider = (Shard(1, 2), Shard(2, 2))
+    if source in needy.of(plan.by_id):
+        needy, provider = provider, needy
+    study = {"methods": TWO, "attacks": TRANSFER}
+    store = Store(str(tmp_path / "store"))
+
+    result, said = run(**study, shard=needy)
+    (waiting,) = result.waiting
+    assert (result.planned, result.failed) == (1, {})
+    assert said.count("to run") == 1  # nothing is gained by trying again
+    assert failure_of(record_of(store, waiting)) is None
+    assert store.entries("models") == {waiting}
+    result, said = run(**study, shard=provider)
+    assert (result.planned, result.failed, result.waiting) == (1, {}, [])
+    assert "isce · lenet5/mnist5k · seed 0: clean" in said
+    result, said = run(**study, shard=needy)
+    assert (result.failed, result.waiting) == ({}, [])
+    assert all(is_complete(trial, store) for trial in plan.trials)
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_shard_measures_a_damaged_outcome_again(run, tmp_path, monkeypatch):
+    real = Untracked.finished
+
+    def damaged_at_first(tracker, trial):
+        monkeypatch.setattr(Untracked, "finished", real)
+        (file,) = (tmp_path / "store" / "outcomes" / trial.id).glob(
+            f"{trial.cell_ids[names.clean_name(names.TEST)]}/outcome.*.safetensors"
+        )
+        file.write_bytes(b"")
+        return real(tracker, trial)
+
+    monkeypatch.setattr(Untracked, "finished", damaged_at_first)
+    result, said = run(shard=Shard(1, 1))
+    assert not result.failed
+    assert "is damaged" in said
+    assert "sce · lenet5/mnist5k · seed 0: clean" in said
 
 
 def test_a_source_whose_model_was_lost_is_trained_again(run, tmp_path):

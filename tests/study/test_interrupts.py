@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from study.interrupts import uninterrupted
+from study.interrupts import alarm, seconds_of, uninterrupted
+from trainables.errors import BadOption
 
 
 @pytest.fixture(autouse=True)
@@ -72,3 +73,55 @@ def test_other_threads_have_nothing_to_put_off():
     thread.start()
     thread.join()
     assert done == ["written"]
+
+
+@pytest.fixture
+def alarms():
+    """SIGALRM raises, as the command has it do."""
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_the_time_ends_what_runs_within(alarms):
+    with pytest.raises(KeyboardInterrupt), alarm(0.01):
+        while True:
+            pass
+
+
+def test_the_time_waits_for_the_end_of_a_write(alarms):
+    done = []
+    with pytest.raises(KeyboardInterrupt), alarm(0.01), uninterrupted():
+        while signal.getitimer(signal.ITIMER_REAL)[0]:
+            pass
+        done.append("written")
+    assert done == ["written"]
+
+
+@pytest.mark.parametrize("seconds", [None, 60, 1e30])
+def test_a_time_that_is_not_over_ends_nothing(alarms, seconds):
+    with alarm(seconds):
+        assert (signal.getitimer(signal.ITIMER_REAL)[0] > 0) == (seconds is not None)
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("duration", "seconds"),
+    [
+        ("3h50m", 13_800),
+        ("90m", 5_400),
+        ("45s", 45),
+        ("1h", 3_600),
+        ("2d", 172_800),
+        ("1d2h3m4s", 93_784),
+        ("1.5h", 5_400),
+    ],
+)
+def test_durations_are_read(duration, seconds):
+    assert seconds_of(duration) == seconds
+
+
+@pytest.mark.parametrize("duration", ["", "0s", "0h0m", "3:50", "10", "m", "50m3h", "-1h", "1h 5"])
+def test_what_is_no_time_is_refused(duration):
+    with pytest.raises(BadOption, match="expected a time such as 3h50m, 90m or 45s"):
+        seconds_of(duration)

@@ -1,4 +1,4 @@
-"""One driver a study."""
+"""One driver a study, or shards of it."""
 
 import json
 import os
@@ -9,7 +9,8 @@ import time
 import pytest
 
 from study import lock as lock_module
-from study.lock import LEASE_SECONDS, StudyLock, living_holder
+from study.lock import LEASE_SECONDS, StudyLock, living_holders
+from study.shard import Shard
 from trainables.errors import BadAddress, StudyIsRunning
 from trainables.store import Store
 
@@ -19,10 +20,10 @@ def store(tmp_path):
     return Store(str(tmp_path))
 
 
-def held_by(store, **changes):
+def held_by(store, path="lock", **changes):
     """A lock as another driver would have left it."""
     holder = {"host": "elsewhere", "pid": 1, "user": "ann", "token": "x", "beat": time.time()}
-    store.put("studies/a/lock.json", json.dumps({**holder, **changes}).encode())
+    store.put(f"studies/a/{path}.json", json.dumps({**holder, **changes}).encode())
 
 
 def test_a_second_driver_is_told_who_holds_it(store):
@@ -30,14 +31,89 @@ def test_a_second_driver_is_told_who_holds_it(store):
         StudyLock(store, "a").__enter__()
 
 
-def test_a_living_holder_is_told_and_a_dead_one_is_not(store):
-    assert living_holder(store, "a") is None
+def test_living_holders_are_told_and_dead_ones_are_not(store):
+    assert living_holders(store, "a") == ()
     with StudyLock(store, "a"):
-        assert f"process {os.getpid()}, last heard" in living_holder(store, "a")
-        assert living_holder(store, "b") is None
-    assert living_holder(store, "a") is None
+        (holder,) = living_holders(store, "a")
+        assert f"process {os.getpid()}, last heard" in holder.who
+        assert living_holders(store, "b") == ()
+    assert living_holders(store, "a") == ()
     held_by(store, beat=time.time() - LEASE_SECONDS - 1)
-    assert living_holder(store, "a") is None
+    assert living_holders(store, "a") == ()
+
+
+def test_shards_of_one_count_run_at_once_and_say_what_they_do(store, monkeypatch):
+    monkeypatch.setattr(lock_module, "BEAT_SECONDS", 0.01)
+    with StudyLock(store, "a", Shard(1, 12)), StudyLock(store, "a", Shard(12, 12)) as last:
+        last.doing = "1a2b"
+        deadline = time.monotonic() + 60
+        while living_holders(store, "a")[1].doing != "1a2b":
+            assert time.monotonic() < deadline
+        first, second = living_holders(store, "a")
+        assert ", shard 1/12, last heard" in first.who
+        assert ", shard 12/12, last heard" in second.who
+        assert first.doing == ""
+    assert living_holders(store, "a") == ()
+
+
+@pytest.mark.parametrize(
+    ("holder", "comer", "told"),
+    [
+        (None, Shard(1, 2), "is being run by"),
+        (Shard(2, 2), None, "shard 2/2"),
+        (Shard(1, 2), Shard(1, 2), "shard 1/2"),
+        (Shard(1, 2), Shard(3, 3), r"shard 1/2, last heard 0 s ago \(some trials of 3/3"),
+    ],
+    ids=str,
+)
+def test_two_with_trials_in_common_exclude_each_other(store, holder, comer, told):
+    with StudyLock(store, "a", holder) as held:
+        with pytest.raises(StudyIsRunning, match=told):
+            StudyLock(store, "a", comer).__enter__()
+        assert len(living_holders(store, "a")) == 1  # the comer has left nothing
+        assert held._held()
+    with StudyLock(store, "a", comer):
+        pass
+
+
+@pytest.mark.parametrize("comer", [None, Shard(1, 2)], ids=str)
+def test_of_two_who_come_at_once_one_goes(store, comer, monkeypatch):
+    """The other comes between our look at our own place and our look around."""
+    other, create = StudyLock(store, "a", Shard(3, 3)), Store.create
+
+    def create_after_the_other(*arguments):
+        monkeypatch.setattr(Store, "create", create)
+        other.__enter__()
+        return create(*arguments)
+
+    monkeypatch.setattr(Store, "create", create_after_the_other)
+    with pytest.raises(StudyIsRunning, match="shard 3/3"):
+        StudyLock(store, "a", comer).__enter__()
+    other.__exit__(None, None, None)
+    assert living_holders(store, "a") == ()
+
+
+@pytest.mark.parametrize(
+    ("dead", "comer"),
+    [("lock", Shard(1, 2)), ("shards/1-of-3", Shard(1, 2)), ("shards/1-of-3", None)],
+)
+def test_the_dead_are_buried_so_that_they_cannot_come_back(store, dead, comer, monkeypatch):
+    """A machine that slept wakes up and believes that it still runs the study."""
+    monkeypatch.setattr(lock_module, "BEAT_SECONDS", 0.01)
+    asleep = None if dead == "lock" else Shard(1, 3)
+    with StudyLock(store, "a", asleep) as sleeper:
+        with monkeypatch.context() as patch:
+            patch.setattr(lock_module, "_alive", lambda holder: False)
+            with StudyLock(store, "a", comer):
+                sleeper._thread.join(timeout=60)
+        assert sleeper.lost
+
+
+def test_files_that_are_no_locks_disturb_nobody(store):
+    store.put("studies/a/shards/1-of-2.json.1f.tmp", b"{")
+    store.put("studies/a/trials.json", b"{")
+    with StudyLock(store, "a"):
+        assert len(living_holders(store, "a")) == 1
 
 
 def test_other_studies_are_free_and_release_frees(store):
@@ -84,7 +160,7 @@ def test_of_two_who_find_a_dead_holder_one_wins(store):
     seen = slow._holder()
     with StudyLock(store, "a") as fast:
         with pytest.raises(StudyIsRunning, match=f"process {os.getpid()}"):
-            slow._bury(seen)
+            slow._bury(slow.path, seen)
         assert fast._held()
 
 
