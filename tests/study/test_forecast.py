@@ -173,10 +173,10 @@ def test_what_exceeds_a_budget_is_told_with_what_would_fit(plan_of, store, meter
     hours = found.wall / 3600
     assert found.excess(1.01 * hours, 1.01 * found.wall) is None
     assert found.excess(None, None) is None
-    over = found.excess(hours / 2, None)
+    over = found.excess(hours / 1.9, None)
     assert over.startswith("10 trials with 1 at a time need about ")
-    assert f"more than --max-hours {hours / 2:g}; about 5 of them would fit" in over
-    both = found.excess(hours / 2, found.wall / 5)
+    assert f"more than --max-hours {hours / 1.9:g}; about 5 of them would fit" in over
+    both = found.excess(hours / 2, found.wall / 4.9)
     assert "--max-cost" in both
     assert both.endswith("about 2 of them would fit")
 
