@@ -137,7 +137,7 @@ def run(plan: Any, folder: Path, clock: Clock) -> list[float]:
 
 def engine(trials: int, folder: Path) -> dict[str, Any]:
     """What a trial costs."""
-    clock, started = Clock(), time.perf_counter()
+    clock, started, processor = Clock(), time.perf_counter(), time.process_time()
     plan = planned(trials, folder)
     clock.seconds["planning"] = time.perf_counter() - started
     ends = run(plan, folder, clock)
@@ -147,6 +147,7 @@ def engine(trials: int, folder: Path) -> dict[str, Any]:
     return {
         "wall": seconds / trials,
         "paced": (ends[-1] - ends[0]) / (trials - 1),
+        "processor": (time.process_time() - processor) / trials,
         "before the first": ends[0] - started,
         "parts": parts,
         "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -273,6 +274,7 @@ def show(found: Mapping[str, Any]) -> None:
     print(f"| --- |{' --- |' * len(runs)}")
     rows = {"s a trial, all in": [f"{each['wall']:.3f}" for each in runs.values()]}
     rows["s a trial, paced"] = [f"{each['paced']:.3f}" for each in runs.values()]
+    rows["driver's processor s a trial"] = [f"{each['processor']:.3f}" for each in runs.values()]
     rows["s before the first ends"] = [f"{each['before the first']:.1f}" for each in runs.values()]
     for part in next(iter(runs.values()))["parts"]:
         shares = [1000 * each["parts"][part] for each in runs.values()]
