@@ -211,7 +211,10 @@ class Workload:
 
 
 def workload(
-    plan: Plan, models: Collection[str], outcomes: Mapping[str, Collection[str]]
+    plan: Plan,
+    models: Collection[str],
+    outcomes: Mapping[str, Collection[str]],
+    ahead: Iterable[tuple[PlannedTrial, int]] = (),
 ) -> Workload:
     """What is left of a plan.
 
@@ -219,6 +222,7 @@ def workload(
         plan: what is wanted.
         models: ids of the trained models.
         outcomes: ids of the measured cells, by model.
+        ahead: examples of what is not planned yet, and how many there will be.
     """
     kinds, found = Kinds(), Workload()
     sizes: dict[tuple[int, ...], int] = {}
@@ -245,6 +249,13 @@ def workload(
         if needs not in found.trials:
             _add_examples(found.examples, trial, left, needs)
         found.trials[needs] += 1
+    for trial, count in ahead:
+        cells = cells_of(trial)
+        runs = kinds.runs(trial.model, cells)
+        needs = (kinds.training(trial.model), *runs)
+        found.runs += count * len(runs)
+        _add_examples(found.examples, trial, cells, needs)
+        found.trials[needs] += count
     return found
 
 

@@ -11,6 +11,7 @@ import torch
 from study.cost import HOUR, Account, Estimate, Workload, duration, estimate, told, workload
 from study.ledger import held, last_account, machine_of, probe_seconds, rates
 from study.plan import Plan
+from study.search import ahead
 from study.spec import Resources
 from trainables.execution import Execution, cores
 from trainables.store import Store
@@ -138,7 +139,7 @@ def forecast(
         workers: trials at a time; as many as this machine has room for by default.
         price: of an hour of a machine like this one.
     """
-    work = workload(plan, *held(store))
+    work = workload(plan, *held(store), list(ahead(plan, store)))
     machine = machine_of(execution.record())
     found = estimate(work, rates(store, machine))
     one = probe_seconds(store, machine)

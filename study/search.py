@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from study.overlay import Place
-from study.plan import Extra, Plan, PlannedTrial, ends
+from study.plan import Extra, Plan, PlannedTrial, candidate, ends
 from study.protocol import Protocol
 from study.results import read_outcome, worst
 from study.space import Axis, Range, axes_of, searched
@@ -190,6 +190,25 @@ def searches(plan: Plan, store: Store) -> list[Search]:
         for method in searched(study)
         if ends(study, place, method)
     ]
+
+
+def ahead(plan: Plan, store: Store) -> Iterator[tuple[PlannedTrial, int]]:
+    """What searches have still to train, by examples: a suggestion and a finalist, and how many.
+
+    Which points they are nobody knows yet; they take what any point of the space takes.
+    """
+    for search in searches(plan, store):
+        if search.done:
+            continue
+        first = {
+            key: axis.low if isinstance(axis, Range) else axis[0]
+            for key, axis in search.axes.items()
+        }
+        tried = search.extra(Suggestion(0, first, model_id=""))
+        yield candidate(plan, tried), search.left + len(search.open)
+        seeds = search.study.methods[search.method].seeds or search.study.seeds
+        whole = replace(tried, candidate=False)
+        yield candidate(plan, whole), search.settings.finalists * len(seeds)
 
 
 def best(suggestions: Sequence[Suggestion], settings: Settings) -> list[Suggestion]:

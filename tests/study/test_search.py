@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from study.cost import workload
 from study.found import with_found
 from study.plan import candidate
-from study.search import COMPLETE, FAILED, STOPPED, Suggestion, best, searches
+from study.search import COMPLETE, FAILED, STOPPED, Suggestion, ahead, best, searches
 from study.spec import Search as Settings
 from trainables import names
 from trainables.store import Store
@@ -112,6 +113,17 @@ def test_what_is_described_is_plain_data(plan_of, store):
     tried(plan, store, [0.5, 0.75])
     (described,) = with_found(plan, store).searches
     assert json.loads(json.dumps(described)) == described
+
+
+def test_what_is_ahead_is_part_of_the_estimate(plan_of, store):
+    plan = plan_of(**{**KEYS, "search": {"methods": "isce", "trials": 9, "finalists": 2}})
+    bare = workload(plan, set(), {})
+    found = workload(plan, set(), {}, ahead(plan, store))
+    assert found.trials.total() == bare.trials.total() + 9 + 2 * 3
+    tried(plan, store, [0.5, 0.75])
+    found = workload(plan, set(), {}, ahead(plan, store))
+    assert found.trials.total() == bare.trials.total() + 7 + 2 * 3
+    assert found.models == bare.models  # which they are nobody knows
 
 
 ONE = Settings(trials=5)
