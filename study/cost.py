@@ -249,7 +249,8 @@ def workload(
         if needs not in found.trials:
             _add_examples(found.examples, trial, left, needs)
         found.trials[needs] += 1
-    for trial, count in ahead:
+    pending = list(ahead)  # kept, for memos go by identity
+    for trial, count in pending:
         cells = cells_of(trial)
         runs = kinds.runs(trial.model, cells)
         needs = (kinds.training(trial.model), *runs)
