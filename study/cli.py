@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 
 from rich.console import Console
 from rich.markup import escape
 
-# Neither Ray nor MLflow reports home unless the user has said so.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
 # In the order in which `study --help` shows them.
-from study.commands import files, plan, run, refine, status, results, inspect, store, data  # noqa: F401, I001
+# isort: off
+from study.commands import files, plan, run, refine, status, results, inspect, store, data  # noqa: F401
+
+# isort: on
 from study.commands.options import app, stopped_by
 from trainables.errors import StudyError
 
