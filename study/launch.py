@@ -338,7 +338,8 @@ def _session(resources: Resources) -> Iterator[None]:
                 "runtime_env": {"env_vars": worker_environment(resources)},
             }
             if "RAY_ADDRESS" not in os.environ:
-                options |= {"include_dashboard": False, "num_cpus": cores()}
+                # `local`: else Ray joins one that somebody has left running on this machine.
+                options |= {"address": "local", "include_dashboard": False, "num_cpus": cores()}
             on_term = signal.getsignal(signal.SIGTERM)
             ray.init(**options)
             signal.signal(signal.SIGTERM, on_term)  # Ray's own would end us at once
