@@ -208,6 +208,7 @@ def rival(trials: int, folder: Path) -> dict[str, Any]:
 
 def nodes(count: int, folder: Path) -> dict[str, Any]:
     """How busy trials keep that many nodes, all of them on this machine."""
+    import ray
     from ray.cluster_utils import Cluster
 
     notes = folder / "notes"
@@ -221,6 +222,7 @@ def nodes(count: int, folder: Path) -> dict[str, Any]:
         started = time.time()
         run(planned(POINTS, folder, SECONDS), folder, Clock())
     finally:
+        ray.shutdown()  # the cluster goes only when nobody is on it
         cluster.shutdown()
     found = sorted(json.loads(note.read_text())[::-1] for note in notes.iterdir())
     work = [(node, began, ended) for ended, began, node in found]
