@@ -91,7 +91,7 @@ def test_what_is_made_of_the_weights_does(tmp_path):
         theirs(mean=(0.5,)),
         theirs(backbone={"name": NAME, "arguments": {"channels": 16}}),
         dataclasses.replace(theirs(), transform=registry.build("transform", "random_resize_pad")),
-        dataclasses.replace(theirs(), dataset=MNIST5k(subset={"test": 100})),
+        dataclasses.replace(theirs(), dataset=MNIST5k(subset={"train": 100})),
     ]
     assert len({theirs().id, *(model.id for model in changes)}) == 5
 
@@ -208,7 +208,7 @@ def test_a_pickle_is_refused_unread_with_the_two_lines_that_convert_it(tmp_path,
 
 
 def test_a_header_that_begins_as_a_pickle_does_is_none(tmp_path):
-    for size in range(1, 40):  # one of them has a header of 128 bytes
+    for size in range(1, 120, 8):  # one of them has a header of 128 bytes
         path = tmp_path / f"{size}.safetensors"
         safetensors.torch.save_file({"w" * size: torch.ones(1)}, path)
         require_safetensors(path)
@@ -234,7 +234,7 @@ def test_what_is_no_checkpoint_is_told(name, told):
     [
         (
             lambda w: {f"module.{key}": value for key, value in w.items()},
-            "'conv1.weight' is missing; did you mean 'module.conv1.weight'?; .*; "
+            r"'conv1.weight' is missing; did you mean 'module.conv1.weight'\?; .*; "
             "and 3 more like it; 'module.conv1.bias' is not one of its weights",
         ),
         (
