@@ -233,7 +233,7 @@ def workload(
             sizes[key] = len(dict.fromkeys(cells))
         measured = outcomes.get(trial.id, ())
         left = [cell for cell in cells if cell.id(trial.id) not in measured] if measured else cells
-        trained = trial.id in models
+        trained = trial.id in models or trial.checkpoint is not None  # nothing to train
         found.models += 1
         found.trained += trained
         found.cells += sizes[key]

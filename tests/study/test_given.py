@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
+from study.cost import workload
 from study.describe import describe
 from study.results import read_outcome
 from trainables import names
@@ -98,6 +100,13 @@ def test_a_diagnostic_of_features_is_left_out_and_told(plan_of):
     assert plan.left_out == [
         "theirs: no embedding: small_net:SmallNet shows no features, logits alone"
     ]
+
+
+def test_nothing_of_it_is_estimated_as_training(plan_of):
+    work = workload(plan_of(methods={"theirs": THEIRS, "ours": OURS}), [], {})
+    assert (work.models, work.trained) == (2, 2)
+    assert work.units
+    assert not any("train" in json.loads(kind) for kind in work.units)
 
 
 @pytest.mark.parametrize(
