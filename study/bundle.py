@@ -27,7 +27,7 @@ from study.files import CannotWrite, read_study, standalone
 from study.found import with_found
 from study.lock import StudyLock
 from study.plan import Plan, make_plan
-from study.references import NOTES, note, trials_of, wanted_by
+from study.references import SEARCHES, note, trials_of, wanted_by
 from study.search import searches
 from trainables.config import ID_LENGTH
 from trainables.errors import (
@@ -47,7 +47,8 @@ WEIGHTS = "weights.safetensors"
 
 _TOLD = 5  # contradictions that are told one by one
 _LONGEST_MANIFEST = 2**30  # bytes
-_PASSING = (".tmp", ".taken", "/lock.json")  # what no bundle holds of a study's folder
+# What a study's folder has that results hang on; locks and what a run took are of one machine.
+_RECORDS = (SEARCHES, "refinements")
 # What reading a damaged, an encrypted or a strangely packed zip file raises.
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
 # Objects that say how a result was made, not what it is: they differ where all else is equal.
@@ -213,7 +214,7 @@ def _members(plan: Plan, store: Store, *, models: bool) -> Iterator[tuple[str, b
     for name, text in standalone(plan.file).items():
         yield f"study/{name}", text.encode()
     for path in store.files(f"studies/{plan.name}"):
-        if not path.endswith(_PASSING) and f"/{NOTES}/" not in path:
+        if _allowed(plan.name).fullmatch(path) and not path.endswith(".tmp"):
             yield path, store.get(path)
     for id, results in along(sorted(wanted_by(plan).items()), "exporting"):
         entries = [f"models/{id}", f"trials/{id}"]
@@ -398,7 +399,7 @@ def _allowed(study: str) -> re.Pattern[str]:
     id, name = rf"[0-9a-f]{{{ID_LENGTH}}}", r"[A-Za-z0-9][A-Za-z0-9_.@-]*"
     kinds = (
         rf"study/{name}\.yaml",
-        rf"studies/{re.escape(study)}/(?!lock\.json$|{NOTES}/)(?:{name}/)*{name}",
+        rf"studies/{re.escape(study)}/(?:{'|'.join(_RECORDS)})/(?:{name}/)*{name}",
         rf"models/{id}/{name}",
         rf"trials/{id}/record\.json",
         rf"outcomes/{id}/{id}/{name}",

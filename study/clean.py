@@ -151,10 +151,10 @@ def _given_up(keep: Collection[str], forget: Collection[str]) -> tuple[str, ...]
 def _remains(files: Mapping[str, int], given_up: tuple[str, ...]) -> Iterator[Item]:
     """What was set aside, what is left of studies that are forgotten, and of writers that died."""
     for path in sorted(files, key=lambda path: (posixpath.basename(path) != MANIFEST, path)):
-        kind, *rest = path.split("/")
+        kind = path.partition("/")[0]
         if kind == "damaged" or path.startswith(given_up):
             yield Item(kind, {path: files[path]})
-        elif kind == "studies" and len(rest) == 2 and path.endswith(_PASSING):
+        elif kind == "studies" and path.endswith(_PASSING):
             yield Item(_HALF, {path: files[path]})
 
 

@@ -152,13 +152,19 @@ def test_damage_is_told_and_left_where_it_is(finished, bundled):
     assert not (finished.folder / "a.zip").exists()
 
 
-def test_records_of_a_search_travel_and_locks_do_not(finished, bundled, tmp_path):
-    finished.store.put("studies/finished/search/state.json", b"{}")
+def test_records_of_searches_travel_and_what_is_of_one_machine_does_not(
+    finished, bundled, tmp_path
+):
+    finished.store.write("studies/finished/searches/a", {"suggestions.json": b"[]"})
+    plain = bundled().read_bytes()
+    finished.store.write("studies/finished/cost", {"cost.json": b"{}"})
+    finished.store.put("studies/finished/shards/1-of-3.json", b"{}")
     store = Store(str(tmp_path / "there"))
     with StudyLock(finished.store, "finished"):
-        import_bundle(bundled(), store, tmp_path)
-    assert store.get("studies/finished/search/state.json") == b"{}"
-    assert "studies/finished/lock.json" not in store.files()
+        assert bundled().read_bytes() == plain
+    import_bundle(tmp_path / "a.zip", store, tmp_path)
+    assert store.read("studies/finished/searches/a") == {"suggestions.json": b"[]"}
+    assert {path.split("/")[2] for path in store.files("studies")} == {"searches", "refers"}
 
 
 def test_an_import_contradicts_no_result(finished, bundled, tmp_path):
@@ -216,8 +222,10 @@ def refused(path, folder, told, error=BadBundle):
         "progress/0123456789abcdef/weights.safetensors",
         "outcomes/0123456789abcdef/evil.json",
         "trials/0123456789abcdef/other.json",
-        "studies/another/state.json",
+        "studies/another/searches/a/manifest.json",
         "studies/finished/lock.json",
+        "studies/finished/cost/manifest.json",
+        "studies/finished/shards/1-of-3.json",
         "studies/finished/refers/a/manifest.json",
         "study/../evil.yaml",
         "study/evil.py",

@@ -113,7 +113,7 @@ def test_halves_go_when_they_are_old_and_stay_while_they_may_be_written(finished
         "models/0123456789abcdef/weights.00000000.safetensors",
         f"trials/{trial}/record.00000000.json",  # of a crash between manifest and deletion
         f"trials/{trial}/manifest.json.0a1b2c3d.tmp",
-        "studies/finished/lock.json.0a1b2c3d.taken",
+        "studies/finished/shards/1-of-3.json.0a1b2c3d.taken",
     ]
     for path in halves:
         finished.store.put(path, b"half")
