@@ -32,7 +32,9 @@ def test_shards_at_once_do_what_one_run_does(finished, folder, running):
     assert folder.outcomes() == finished.outcomes()
     assert not (folder.path / "results" / "mlflow.db").exists()
     assert "study sync tiny.yaml" in outputs[0]
-    assert not list((folder.store / "studies" / "tiny").rglob("*.json"))  # no lock is left
+    left = [path.name for path in (folder.store / "studies" / "tiny").rglob("*.json")]
+    assert "lock.json" not in left
+    assert not [name for name in left if "-of-" in name]  # of a shard
 
     output = folder.study("sync", "tiny.yaml", **NO_RAY)
     assert "tiny: 5 of 5 trials are tracked" in output
