@@ -96,7 +96,7 @@ def test_status_tells_who_runs_a_study(folder, running):
 def test_status_tells_why_trials_failed(folder):
     bad = ("--set", "methods.isce.training.lr=1e30")
     output = folder.study("run", "tiny.yaml", "--local", "--quiet", *bad, expect=1)
-    assert len(output.splitlines()) == 1 + 4  # no progress
+    assert len(output.splitlines()) == 2 + 4  # no progress
     output = folder.study("run", "tiny.yaml", "--local", "--verbose", *bad, expect=1)
     assert "4 of 5 trials to run, 1 done already" in output
     assert output.count("Traceback (most recent call last)") == 4
