@@ -45,8 +45,8 @@ class Flat(Backbone):
     """A linear layer.
 
     Attributes:
-        seconds: how long it takes to be built, at no cost of processor time. If it takes any, it
-            is noted in the folder `$NOOP_NOTES`, on which of Ray's nodes, from when to when.
+        seconds: how long one of Ray's workers takes to build it, at no cost of processor time. It
+            notes in the folder `$NOOP_NOTES` on which node that was, from when to when.
     """
 
     seconds: Annotated[float, Field(ge=0)] = 0.0
@@ -65,6 +65,8 @@ class Flat(Backbone):
     def _wait(self) -> None:
         import ray
 
+        if not ray.is_initialized():  # the driver, which tries whether the layers fit
+            return
         began = time.time()
         time.sleep(self.seconds)
         note = [ray.get_runtime_context().get_node_id(), began, time.time()]
