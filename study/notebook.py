@@ -15,6 +15,7 @@ from analysis.report import write_report
 from analysis.runs import load
 from study.database import database_of
 from study.files import FULL, read_study
+from study.found import with_found
 from study.lookup import find_trial
 from study.places import RESULTS, STORAGE, tracking_of
 from study.plan import Plan, make_plan
@@ -32,7 +33,7 @@ class OpenStudy:
     """What `study.open` gives; nothing of it trains or attacks.
 
     Attributes:
-        plan: what the study wants.
+        plan: what the study wants, with what its searches and refinements have found.
         store: where its results are.
         tracking_uri: MLflow's.
     """
@@ -138,8 +139,6 @@ def open_study(
     """See `study.open`."""
     places = os.environ
     uri = tracking_uri or places.get("STUDY_TRACKING_URI") or places.get("MLFLOW_TRACKING_URI")
-    return OpenStudy(
-        plan=make_plan(read_study(source, tuple(overrides), scale)),
-        store=Store(storage or places.get("STUDY_STORAGE") or STORAGE),
-        tracking_uri=tracking_of(uri),
-    )
+    store = Store(storage or places.get("STUDY_STORAGE") or STORAGE)
+    plan = with_found(make_plan(read_study(source, tuple(overrides), scale)), store)
+    return OpenStudy(plan, store, tracking_of(uri))

@@ -63,7 +63,7 @@ def show(
     from trainables.store import Store
 
     store = Store(storage)
-    plan = plan_of(source, overrides, scale) if source else None
+    plan = plan_of(source, overrides, scale, store) if source else None
     if plan is not None and not is_prefix(what):
         trial_id, cell_id = find_trial(plan, what).id, None
     else:
@@ -102,9 +102,10 @@ def compare(
     from study.lookup import find_arm
     from trainables.store import Store
 
-    plan = plan_of(source, overrides, scale)
+    store = Store(storage)
+    plan = plan_of(source, overrides, scale, store)
     arms = find_arm(plan, first), find_arm(plan, second)
-    found = compare_arms(plan, Store(storage), *arms)
+    found = compare_arms(plan, store, *arms)
     if as_json:
         print(json.dumps([comparison.as_json() for comparison in found], indent=1))
         return

@@ -10,20 +10,24 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from ray.tune.schedulers import TrialScheduler
+from typer.testing import CliRunner
 
+import study
 from study.bundle import export, import_bundle
 from study.choice import with_choices
 from study.clean import look
+from study.cli import app
 from study.driver import sync_study
 from study.files import read_study
 from study.found import with_found
 from study.launch import Known, stop_rule
 from study.plan import make_plan
 from study.progress import Display
-from study.search import COMPLETE, FAILED, STOPPED, searches
+from study.search import searches
 from study.spec import Stop
 from study.status import status_of
 from trainables import names
+from trainables.names import COMPLETE, FAILED, STOPPED_EARLY
 from trainables.store import Store
 from trainables.trial import record_of
 
@@ -83,13 +87,13 @@ def runs(uri):
 def test_every_suggestion_has_ended(found):
     states = [item.state for item in found.searches["isce"].suggestions]
     assert len(states) == 7
-    assert set(states) == {COMPLETE, STOPPED}  # a rung keeps the better half
+    assert set(states) == {COMPLETE, STOPPED_EARLY}  # a rung keeps the better half
     assert all(search.done for search in found.searches.values())
 
 
 def test_what_was_given_up_has_no_model_and_no_outcome(found):
     for item in found.searches["isce"].suggestions:
-        if item.state == STOPPED:
+        if item.state == STOPPED_EARLY:
             assert item.epoch in (1, 2)
             assert len(record_of(found.store, item.model_id)["history"]) == item.epoch
             assert not found.store.has(f"models/{item.model_id}")
@@ -146,7 +150,7 @@ def test_one_run_of_each_in_mlflow_none_running(found):
             continue
         item = states[run.data.tags[names.TRIAL_ID]]
         assert run.info.status == ("FAILED" if item.state == FAILED else "FINISHED")
-        if item.state == STOPPED:
+        if item.state == STOPPED_EARLY:
             assert run.data.tags[names.STOPPED] == f"epoch {item.epoch}"
         if item.state == COMPLETE:
             assert run.data.metrics[names.ROBUST_VAL] == item.robust
@@ -214,6 +218,17 @@ def test_a_choice_keeps_what_was_found(found):
     assert chosen.chosen  # validation has chosen
     assert [trial.id for trial in chosen.trials] == [trial.id for trial in found.plan.trials]
     assert chosen.searches == found.plan.searches
+
+
+def test_python_and_the_command_see_what_was_found(found):
+    path, store = str(found.folder / "small.yaml"), found.store.url
+    opened = study.open(path, storage=store, tracking_uri=f"sqlite:///{found.folder}/mlflow.db")
+    assert opened.plan.trials == found.plan.trials
+    finalist = next(trial for trial in found.plan.trials if "isce" in trial.methods)
+    shown = CliRunner().invoke(app, ["show", finalist.name, path, "--storage", store, "--json"])
+    assert json.loads(shown.output)["trial"] == finalist.id
+    both = CliRunner().invoke(app, ["compare", path, "sce", finalist.id, "--storage", store])
+    assert both.exit_code == 0, both.output
 
 
 def test_the_plan_tells_the_analysis(found):
