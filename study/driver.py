@@ -17,12 +17,13 @@ from study.lock import StudyLock
 from study.plan import Plan, PlannedTrial
 from study.progress import Display
 from study.references import note
+from study.results import is_complete
 from study.search import Search, searches
 from study.shard import Shard
 from study.site import Site
 from study.tracking import Tracker
 from study.untracked import Untracked
-from study.watcher import Watcher, is_complete, watching
+from study.watcher import Watcher, watching
 from trainables.checkpoint import bring
 from trainables.config import ModelConfig
 from trainables.store import Store
@@ -100,7 +101,7 @@ def run_study(
             shard=shard,
         )
         plan = with_choices(with_found(plan, store), store)
-        _fetch(plan, run.ours(plan), store, Path(data).expanduser())
+        run.fetch(plan, Path(data).expanduser())
         return run.through(plan)
 
 
@@ -133,22 +134,42 @@ class _Run:
         ids = frozenset(plan.by_id if self.only is None else self.only)
         return self.shard.of(ids) if self.shard else ids
 
+    @property
+    def whole(self) -> bool:
+        """Whether it is for all of the study, what its searches suggest among it."""
+        return self.only is None and self.shard is None
+
+    def unfinished(self, plan: Plan) -> list[Search]:
+        """The searches that are to be done."""
+        return [found for found in searches(plan, self.site.store) if self.whole and not found.done]
+
+    def expected(self, plan: Plan) -> int:
+        """How many trials of a plan it is for."""
+        return len(self.ours(plan)) + (len(plan.candidates) if self.whole else 0)
+
+    def fetch(self, plan: Plan, folder: Path) -> None:
+        """Brings the data that it needs to this machine, or says why not, before any starts."""
+        ours, store = self.ours(plan), self.site.store
+        here = (trial for trial in plan.trials if trial.id in ours)
+        missing = [trial.model for trial in here if not is_complete(trial, store)]
+        sought = [end for found in self.unfinished(plan) for end in found.ends]
+        fetch([*missing, *sought], folder)
+
     def through(self, plan: Plan) -> Result:
         """Everything, step by step."""
-        store, sliced = self.site.store, self.shard is not None or self.only is not None
+        store = self.site.store
         self._complete(plan)
-        unfinished = [found for found in searches(plan, store) if not found.done and not sliced]
+        unfinished = self.unfinished(plan)
         for found in unfinished:
             self._search(plan, found)
         if unfinished:
             plan = with_found(plan, store)
             self._complete(plan)
         chosen = with_choices(plan, store, self.result.failed)
-        ours = self.ours(plan)
-        if any(chosen.by_id[id] != plan.by_id[id] for id in ours):
+        if any(chosen.by_id[id] != plan.by_id[id] for id in self.ours(plan)):
             self.display.say("validation has chosen: what it chose is audited whole")
             self._complete(chosen)
-        self.result.planned = len(ours) + (0 if sliced else len(plan.candidates))
+        self.result.planned = self.expected(plan)
         if self.result.account is not None:
             keep_account(store, plan.name, self.result.account)
         return self.result
@@ -199,8 +220,7 @@ class _Run:
     def _watched(self, plan: Plan) -> Iterator[Watcher]:
         note(plan, self.site.store)
         ours, store, failed = self.ours(plan), self.site.store, self.result.failed
-        whole = self.only is None and self.shard is None
-        self.display.expect(len(ours) + (len(plan.candidates) if whole else 0))
+        self.display.expect(self.expected(plan))
         tracker = self.tracked(plan)
         with Meter(plan, store) as meter:
             watcher = Watcher(plan, ours, store, tracker, self.display, self.lock, failed, meter)
@@ -239,14 +259,6 @@ def sync_study(
             for found in searches(plan, store):
                 watcher.track_again(found)
             return len(left)
-
-
-def _fetch(plan: Plan, ours: Collection[str], store: Store, folder: Path) -> None:
-    """Brings the data that trials need to this machine, or says why not, before any starts."""
-    here = (trial for trial in plan.trials if trial.id in ours)
-    missing = [trial.model for trial in here if not is_complete(trial, store)]
-    sought = [end for found in searches(plan, store) if not found.done for end in found.ends]
-    fetch([*missing, *sought], folder)
 
 
 def fetch(models: Iterable[ModelConfig], folder: Path) -> None:

@@ -11,19 +11,17 @@ from trainables.store import Store
 
 
 def with_found(plan: Plan, store: Store) -> Plan:
-    """The plan with the points that were found so far beside its grids.
+    """The plan with the points that were found so far beside its grids, made anew for new ones.
 
     Args:
         plan: of a study file, or of what was found before.
         store: where searches and refinements are kept.
     """
-    bare = replace(plan, searches=())
-    found = searches(bare, store)
+    found = searches(plan, store)
     extras = (
-        *refinements(bare, store),
+        *refinements(plan, store),
         *(extra for search in found for extra in extras_of(search)),
     )
-    if not found and not extras:
-        return bare
     described = tuple(search.describe() for search in found)
-    return replace(make_plan(plan.file, plan.chosen, extras), searches=described)
+    whole = plan if extras == plan.extras else make_plan(plan.file, plan.chosen, extras)
+    return replace(whole, searches=described)

@@ -63,7 +63,6 @@ def run_on_ray(trials: Sequence[PlannedTrial], site: Site, listener: Listener) -
 def search_on_ray(searching: Searching, site: Site) -> None:
     """Runs what a search suggests, until it has no more; see `run_on_ray`."""
     with _session(site.resources):
-        _check_room(site.resources)
         parallel = searching.search.settings.parallel or _slots(site.resources)
         _run(
             site,
@@ -77,8 +76,9 @@ def search_on_ray(searching: Searching, site: Site) -> None:
 
 
 def _run(site: Site, listener: Listener, space: dict[str, Any], **how: Any) -> None:
-    with _session(site.resources), tempfile.TemporaryDirectory(prefix="study-tune-") as folder:
-        _check_room(site.resources)
+    """Runs what Tune draws from a space, or a search suggests, on the session's Ray."""
+    _check_room(site.resources)
+    with tempfile.TemporaryDirectory(prefix="study-tune-") as folder:
         callback = _Callback(listener)
         share = {"cpu": site.resources.cpu, "gpu": _gpu_share(site.resources)}
         tuner = tune.Tuner(
@@ -318,11 +318,8 @@ def _session(resources: Resources) -> Iterator[None]:
     One that is started here has the cores that this process may use, not all of the machine.
 
     Ray puts the driver's working folder on the workers' `sys.path`, where a user's own
-    `analysis/` would shadow ours. Within another session it is that one.
+    `analysis/` would shadow ours.
     """
-    if ray.is_initialized():
-        yield
-        return
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if "PYTHONPATH" in os.environ:  # where a user's plugins may lie: workers start elsewhere
