@@ -13,7 +13,6 @@ from analysis.plan import Group, Plan, axis_label
 from analysis.tables.text import share
 from trainables import names
 
-COMPLETE, STOPPED, FAILED, OPEN = "complete", "stopped", "failed", "open"
 SAMPLERS = {"tpe": "TPE", "gp": "GP", "cmaes": "CMA-ES", "nsga2": "NSGA-II", "random": "random"}
 RULES = {"asha": "ASHA", "median": "median stopping"}
 
@@ -62,8 +61,7 @@ class SearchView:
     def counts(self) -> str:
         """`31 complete, 8 stopped, 1 failed`."""
         found = self.frame["state"].value_counts()
-        order = (COMPLETE, STOPPED, FAILED, OPEN)
-        return ", ".join(f"{found[state]} {state}" for state in order if found.get(state))
+        return ", ".join(f"{found[name]} {name}" for name in names.SUGGESTED if found.get(name))
 
     @property
     def best(self) -> list[dict[str, str]]:

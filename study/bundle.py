@@ -27,8 +27,9 @@ from study.files import CannotWrite, read_study, standalone
 from study.found import with_found
 from study.lock import StudyLock
 from study.plan import Plan, make_plan
-from study.references import SEARCHES, note, trials_of, wanted_by
-from study.search import searches
+from study.references import entries_of, note, trials_of, wanted_by
+from study.refine import REFINEMENTS
+from study.search import SEARCHES, searches
 from trainables.config import ID_LENGTH
 from trainables.errors import (
     BadBundle,
@@ -48,7 +49,7 @@ WEIGHTS = "weights.safetensors"
 _TOLD = 5  # contradictions that are told one by one
 _LONGEST_MANIFEST = 2**30  # bytes
 # What a study's folder has that results hang on; locks and what a run took are of one machine.
-_RECORDS = (SEARCHES, "refinements")
+_RECORDS = (SEARCHES, REFINEMENTS)
 # What reading a damaged, an encrypted or a strangely packed zip file raises.
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
 # Objects that say how a result was made, not what it is: they differ where all else is equal.
@@ -217,9 +218,7 @@ def _members(plan: Plan, store: Store, *, models: bool) -> Iterator[tuple[str, b
         if _allowed(plan.name).fullmatch(path) and not path.endswith(".tmp"):
             yield path, store.get(path)
     for id, results in along(sorted(wanted_by(plan).items()), "exporting"):
-        entries = [f"models/{id}", f"trials/{id}"]
-        entries += [f"outcomes/{id}/{result}" for result in sorted(results)]
-        for entry in entries:
+        for entry in entries_of(id, results):
             with contextlib.suppress(FileNotFoundError):  # a partial one
                 for name, data in sorted(store.read(entry).items()):
                     if models or name != WEIGHTS:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.choice import choose
 from study.plan import Plan, PlannedTrial, make_plan, numeric, swept
-from study.results import read_outcome, worst
+from study.results import validated
 from trainables import names
 from trainables.errors import DamagedEntry
 from trainables.store import Store
@@ -59,16 +59,12 @@ def _chosen(
 
 def _row(plan: Plan, store: Store, trial: PlannedTrial, method: str) -> dict[str, Any]:
     """What a choice needs to know of a trial."""
-    clean = names.clean_name(names.VALIDATION)
-    found = {
-        name: read_outcome(store, trial.id, trial.cell_ids[name])
-        for name in (clean, *plan.protocol(trial).headline[names.VALIDATION])
-    }
+    found = validated(store, plan.protocol(trial), trial)
     return {
         "method": method,
         "arm": trial.model.arm_id,
         "label": trial.labels[method],
         **numeric(trial.axes[method]),
-        clean: found.pop(clean).accuracy,
-        names.ROBUST_VAL: worst(list(found.values())),
+        names.clean_name(names.VALIDATION): found.clean,
+        names.ROBUST_VAL: found.robust,
     }

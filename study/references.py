@@ -11,12 +11,12 @@ import json
 from collections.abc import Iterable
 
 from study.plan import Plan, PlannedTrial
+from study.search import SEARCHES
 from trainables.errors import DamagedEntry
 from trainables.store import Store
 
 Wanted = dict[str, set[str]]  # ids of results by the trial's id
 
-SEARCHES = "searches"  # as `study.search` names them
 NOTES = "refers"  # the folder of a study's notes, one for each thing that it was at a time
 
 
@@ -28,6 +28,12 @@ def trials_of(plan: Plan) -> dict[str, PlannedTrial]:
 def wanted_by(plan: Plan) -> Wanted:
     """What a plan refers to."""
     return {id: trial.result_ids for id, trial in trials_of(plan).items()}
+
+
+def entries_of(trial_id: str, results: Iterable[str]) -> list[str]:
+    """The store's entries of a trial and its results, always in the same order."""
+    outcomes = (f"outcomes/{trial_id}/{result}" for result in sorted(results))
+    return [f"models/{trial_id}", f"trials/{trial_id}", *outcomes]
 
 
 def united(parts: Iterable[Wanted]) -> Wanted:

@@ -19,12 +19,12 @@ import numpy as np
 from scipy import stats
 
 from study.plan import Extra, Plan, PlannedTrial, candidate, numeric
-from study.results import read_outcome, worst
-from study.spec import Method
+from study.results import validated
 from trainables import names
 from trainables.errors import DamagedEntry, InvalidStudy, NothingToRefine
 from trainables.store import Store
 
+REFINEMENTS = "refinements"  # the entry of a study's decisions
 CONFIDENCE = 0.95
 
 
@@ -96,7 +96,8 @@ def decide(plan: Plan, store: Store, method: str, place: str, trainings: int) ->
     upper = [arm.mean + width for arm, width in zip(arms, widths, strict=True)]
     contenders = [index for index, top in enumerate(upper) if top >= floor]
     seeds = list(_more_seeds(arms, upper, widths, contenders, trainings - trainings // 2))
-    each = _usual_seeds(plan, method)
+    owner = next(study for study in plan.studies if method in study.methods)
+    each = tuple(owner.seeds_of(method))
     left = (trainings - sum(len(more) for _, more in seeds)) // len(each)
     extras = [Extra(method=method, place=place, axes=axes, seeds=more) for axes, more in seeds]
     new = (
@@ -123,7 +124,9 @@ def half_widths(arms: Sequence[Arm]) -> list[float]:
 
 def refinements(plan: Plan, store: Store) -> list[Extra]:
     """What was decided before and still is of the study's methods and axes."""
-    found = store.read_json(_entry(plan.name), "points.json") or []
+    found = store.read_json(_entry(plan.name), "points.json")
+    if not found:
+        return []
     extras = [Extra(**{**item, "seeds": tuple(item["seeds"])}) for item in found]
     axes = {
         (name, str(place)): _axes_of(plan, name, str(place))
@@ -152,7 +155,7 @@ def refinable(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _entry(study: str) -> str:
-    return f"studies/{study}/refinements"
+    return f"studies/{study}/{REFINEMENTS}"
 
 
 def _points(plan: Plan, method: str, place: str) -> dict[str, list[PlannedTrial]]:
@@ -180,12 +183,12 @@ def _arms(plan: Plan, store: Store, method: str, place: str) -> list[Arm]:
         arm = Arm(first.axes[method], first.labels[method], first.cells[headline[0]].n)
         for trial in trials:
             try:
-                found = [read_outcome(store, trial.id, trial.cell_ids[name]) for name in headline]
+                found = validated(store, plan.protocol(trial), trial)
             except (FileNotFoundError, DamagedEntry):
                 raise NothingToRefine(
                     f"{trial.name} has no result yet: run the study first, then refine it"
                 ) from None
-            arm.values[trial.model.seed] = worst(found)
+            arm.values[trial.model.seed] = found.robust
         arms.append(arm)
     if len(arms) < 2:
         raise NothingToRefine(f"{method} has no grid of numbers on {place}")
@@ -260,10 +263,3 @@ def _possible(plan: Plan, extra: Extra) -> Extra | None:
 
 def _key(axes: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple((key, f"{value:.6g}") for key, value in sorted(axes.items()))
-
-
-def _usual_seeds(plan: Plan, method: str) -> tuple[int, ...]:
-    """The seeds that the file gives the method."""
-    own: Method = next(study.methods[method] for study in plan.studies if method in study.methods)
-    study = next(study for study in plan.studies if method in study.methods)
-    return tuple(own.seeds or study.seeds)

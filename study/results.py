@@ -70,6 +70,39 @@ def read_outcome(store: Store, trial_id: str, cell_id: str) -> Outcome:
     return Outcome(arrays, by_pass, tuple(about["stages"]))
 
 
+def is_complete(trial: PlannedTrial, store: Store) -> bool:
+    """Whether every cell of a trial has a result."""
+    return trial.result_ids <= store.entries(f"outcomes/{trial.id}")
+
+
+@dataclass(frozen=True)
+class Validated:
+    """What choices are made by: accuracies on validation images, as fractions.
+
+    Attributes:
+        clean: without an attack.
+        robust: under the headline.
+    """
+
+    clean: float
+    robust: float
+
+
+def validated(store: Store, protocol: Protocol, trial: PlannedTrial) -> Validated:
+    """A trial's accuracies on validation images.
+
+    Raises:
+        FileNotFoundError: it has not been measured.
+        DamagedEntry: an outcome is damaged; it is set aside, to be measured again.
+    """
+
+    def read(name: str) -> Outcome:
+        return read_outcome(store, trial.id, trial.cell_ids[name])
+
+    headline = [read(name) for name in protocol.headline[names.VALIDATION]]
+    return Validated(read(names.clean_name(names.VALIDATION)).accuracy, worst(headline))
+
+
 def read_finding(store: Store, trial_id: str, cell_id: str) -> Finding:
     """What a diagnostic found on a model."""
     objects = store.read(f"outcomes/{trial_id}/{cell_id}")

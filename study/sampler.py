@@ -24,17 +24,18 @@ from optuna.distributions import (
 from optuna.trial import Trial as OptunaTrial
 from optuna.trial import TrialState
 
-from study.search import COMPLETE, FAILED, OPEN, STOPPED, Search, Suggestion
+from study.search import Search, Suggestion
 from study.space import Axis, Range, settled
 from study.spec import Search as Settings
+from trainables import names
 from trainables.seeding import derive
 
 NUMBER = "suggestion"  # the attribute that names a suggestion of ours
 _STATES = {
-    COMPLETE: TrialState.COMPLETE,
-    STOPPED: TrialState.PRUNED,
-    FAILED: TrialState.FAIL,
-    OPEN: TrialState.RUNNING,
+    names.COMPLETE: TrialState.COMPLETE,
+    names.STOPPED_EARLY: TrialState.PRUNED,
+    names.FAILED: TrialState.FAIL,
+    names.OPEN: TrialState.RUNNING,
 }
 
 
@@ -92,7 +93,7 @@ class Sampler:
         self.study.tell(number, self._values(suggestion), state)
 
     def _values(self, suggestion: Suggestion) -> list[float] | None:
-        complete = suggestion.state == COMPLETE
+        complete = suggestion.state == names.COMPLETE
         return suggestion.values(self.search.settings) if complete else None
 
     def _reconcile(self) -> None:
@@ -112,7 +113,7 @@ class Sampler:
         for suggestion in self.search.suggestions:
             if suggestion.number not in self._numbers:
                 self._numbers[suggestion.number] = self._added(suggestion)
-            elif suggestion.state != OPEN and suggestion.number in unended:
+            elif suggestion.state != names.OPEN and suggestion.number in unended:
                 self.tell(suggestion)  # which a crash kept from it
 
     def _added(self, suggestion: Suggestion) -> int:

@@ -15,16 +15,14 @@ from typing import Any
 from study.overlay import Place
 from study.plan import Extra, Plan, PlannedTrial, candidate, ends
 from study.protocol import Protocol
-from study.results import read_outcome, worst
 from study.space import Axis, Range, axes_of, searched
 from study.spec import Search as Settings
 from study.spec import Study
 from trainables import names
-from trainables.config import content_id
+from trainables.config import ModelConfig, content_id
 from trainables.store import Store
 
-# What has become of a suggestion. Stopped: its training was given up; failed: it has diverged.
-OPEN, COMPLETE, STOPPED, FAILED = "open", "complete", "stopped", "failed"
+SEARCHES = "searches"  # the folder of a study's searches
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Suggestion:
         number: counted from 0.
         axes: its value along each axis, by dotted key.
         model_id: what is trained; several suggestions may name one.
-        state: what has become of it.
+        state: what has become of it, one of `names.SUGGESTED`.
         robust, clean: accuracies on validation images, under the headline and without an attack,
             of one that is complete.
         epoch: after how many its training was given up.
@@ -45,7 +43,7 @@ class Suggestion:
     number: int
     axes: Mapping[str, Any]
     model_id: str
-    state: str = OPEN
+    state: str = names.OPEN
     robust: float | None = None
     clean: float | None = None
     epoch: int | None = None
@@ -63,19 +61,28 @@ class Search:
         study: as it is in the place.
         place: data set and backbone.
         method: whose axes are searched.
+        ends: the models at the ends of its space.
         plan: of the whole study; its grids may say how large the budget is.
         store: remembers.
     """
 
-    def __init__(self, study: Study, place: Place, method: str, plan: Plan, store: Store) -> None:
+    def __init__(
+        self,
+        study: Study,
+        place: Place,
+        method: str,
+        ends: Sequence[ModelConfig],
+        plan: Plan,
+        store: Store,
+    ) -> None:
         assert study.search is not None
         self.study, self.place, self.method, self.store = study, place, method, store
         self.settings = study.search
         self.name = f"{plan.name}/{method}/{str(place).replace('/', '-')}"
         self.budget = _budget(study.search, plan, place)
-        self.ends = ends(study, place, method)
+        self.ends = ends
         self.id = self._id(plan.protocols[str(place)])
-        self._entry = f"studies/{plan.name}/searches/{self.id}"
+        self._entry = f"studies/{plan.name}/{SEARCHES}/{self.id}"
         self.suggestions = self._read()
 
     def _id(self, protocol: Protocol) -> str:
@@ -101,12 +108,12 @@ class Search:
     @property
     def seed(self) -> int:
         """The seed that every suggestion is trained with."""
-        return (self.study.methods[self.method].seeds or self.study.seeds)[0]
+        return self.study.seeds_of(self.method)[0]
 
     @property
     def open(self) -> list[Suggestion]:
         """What was suggested and has not ended."""
-        return [suggestion for suggestion in self.suggestions if suggestion.state == OPEN]
+        return [suggestion for suggestion in self.suggestions if suggestion.state == names.OPEN]
 
     @property
     def left(self) -> int:
@@ -122,7 +129,7 @@ class Search:
     def told(self) -> str:
         """How it stands: `isce on lenet5/mnist5k, tpe: 12 of 40 suggestions, 9 complete`."""
         states = Counter(suggestion.state for suggestion in self.suggestions)
-        found = [f"{states[state]} {state}" for state in (COMPLETE, STOPPED, FAILED, OPEN)]
+        found = [f"{states[state]} {state}" for state in names.SUGGESTED]
         counts = ", ".join(count for count in found if not count.startswith("0 "))
         made = f"{len(self.suggestions)} of {self.budget} suggestions"
         where = f"{self.method} on {self.place}, {self.settings.sampler}"
@@ -185,10 +192,10 @@ class Search:
 def searches(plan: Plan, store: Store) -> list[Search]:
     """Every search of a plan, a place at a time."""
     return [
-        Search(study, place, method, plan, store)
+        Search(study, place, method, found, plan, store)
         for place, study in plan.placed
         for method in searched(study)
-        if ends(study, place, method)
+        if (found := ends(study, place, method))
     ]
 
 
@@ -206,8 +213,8 @@ def ahead(plan: Plan, store: Store) -> Iterator[tuple[PlannedTrial, int]]:
         }
         tried = search.extra(Suggestion(0, first, model_id=""))
         yield candidate(plan, tried), search.left + len(search.open)
-        seeds = search.study.methods[search.method].seeds or search.study.seeds
         whole = replace(tried, candidate=False)
+        seeds = search.study.seeds_of(search.method)
         yield candidate(plan, whole), search.settings.finalists * len(seeds)
 
 
@@ -219,7 +226,7 @@ def best(suggestions: Sequence[Suggestion], settings: Settings) -> list[Suggesti
     """
     complete: dict[str, Suggestion] = {}
     for suggestion in suggestions:
-        if suggestion.state == COMPLETE:
+        if suggestion.state == names.COMPLETE:
             complete.setdefault(suggestion.model_id, suggestion)
     values = {item.number: item.values(settings) for item in complete.values()}
     front = [
@@ -236,20 +243,6 @@ def best(suggestions: Sequence[Suggestion], settings: Settings) -> list[Suggesti
 def _beats(values: Sequence[float], others: Sequence[float]) -> bool:
     pairs = list(zip(values, others, strict=True))
     return all(one >= other for one, other in pairs) and any(one > other for one, other in pairs)
-
-
-def measured(plan: Plan, trial: PlannedTrial, store: Store) -> dict[str, float]:
-    """A candidate's accuracies on validation images.
-
-    Raises:
-        DamagedEntry: an outcome is damaged; it is set aside, to be measured again.
-    """
-    headline = plan.protocol(trial).headline[names.VALIDATION]
-    clean = names.clean_name(names.VALIDATION)
-    found = {
-        name: read_outcome(store, trial.id, trial.cell_ids[name]) for name in (clean, *headline)
-    }
-    return {"clean": found[clean].accuracy, "robust": worst([found[name] for name in headline])}
 
 
 def extras_of(search: Search) -> Iterator[Extra]:

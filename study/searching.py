@@ -9,9 +9,11 @@ from typing import Protocol
 from study.interrupts import uninterrupted
 from study.listener import Listener
 from study.plan import Plan, PlannedTrial, candidate
+from study.results import is_complete, validated
 from study.sampler import Sampler
-from study.search import COMPLETE, FAILED, OPEN, REFUSED, STOPPED, Search, Suggestion, measured
+from study.search import REFUSED, Search, Suggestion
 from study.spec import Stop
+from trainables import names
 from trainables.errors import DamagedEntry, InvalidStudy, NonFiniteLoss
 from trainables.training import watched
 from trainables.trial import Report, record_of
@@ -79,7 +81,11 @@ class Searching:
 
     def histories(self) -> Iterator[tuple[str, list[float]]]:
         """The trials that have ended, with what was looked at after each of their epochs."""
-        ended = {s.model_id for s in self.search.suggestions if s.state in (COMPLETE, STOPPED)}
+        ended = {
+            s.model_id
+            for s in self.search.suggestions
+            if s.state in (names.COMPLETE, names.STOPPED_EARLY)
+        }
         return ((model_id, self._history(model_id)) for model_id in sorted(ended))
 
     def started(self, trial_id: str) -> None:
@@ -94,7 +100,7 @@ class Searching:
         """A step has ended."""
         trial = self._tried[report.trial_id]
         if report.failed is not None and report.failed.startswith(NonFiniteLoss.__name__):
-            self._end(trial.id, FAILED, reason=report.failed)
+            self._end(trial.id, names.FAILED, reason=report.failed)
             self.keeper.diverged(trial, report.failed)
             return
         self.keeper.reported(report)
@@ -103,7 +109,7 @@ class Searching:
 
     def stopped(self, trial_id: str, epoch: int) -> None:
         """Its training was given up."""
-        self._end(trial_id, STOPPED, epoch=epoch)
+        self._end(trial_id, names.STOPPED_EARLY, epoch=epoch)
         self.keeper.stopped(trial_id, epoch)
 
     def _planned(self, suggestion: Suggestion) -> PlannedTrial:
@@ -116,14 +122,16 @@ class Searching:
         try:
             trial = self._planned(suggestion)
         except InvalidStudy as error:
-            self.search.suggested(replace(suggestion, state=FAILED, reason=f"{REFUSED}{error}"))
+            self.search.suggested(
+                replace(suggestion, state=names.FAILED, reason=f"{REFUSED}{error}")
+            )
             self.sampler.tell(self.search.suggestions[-1])
             return None
         earlier = [s for s in self.search.suggestions if s.model_id == trial.id]
         self.search.suggested(replace(suggestion, model_id=trial.id))
         if not earlier:
             return trial
-        if earlier[0].state != OPEN:  # else it is told when the earlier one has ended
+        if earlier[0].state != names.OPEN:  # else it is told when the earlier one has ended
             first = earlier[0]
             further = {key: getattr(first, key) for key in ("robust", "clean", "epoch", "reason")}
             self._end(trial.id, first.state, **further)
@@ -131,17 +139,17 @@ class Searching:
 
     def _known(self, trial: PlannedTrial) -> bool:
         """Whether the results are there already, such as of a grid's point."""
-        if not trial.result_ids <= self.search.store.entries(f"outcomes/{trial.id}"):
+        if not is_complete(trial, self.search.store):
             return False
         self.keeper.tried_before(trial)
         return self._complete(trial)
 
     def _complete(self, trial: PlannedTrial) -> bool:
         try:
-            values = measured(self.plan, trial, self.search.store)
+            found = validated(self.search.store, self.plan.protocol(trial), trial)
         except (DamagedEntry, FileNotFoundError):  # to be measured anew
             return False
-        self._end(trial.id, COMPLETE, **values)
+        self._end(trial.id, names.COMPLETE, clean=found.clean, robust=found.robust)
         return True
 
     def _end(self, model_id: str, state: str, **further: object) -> None:

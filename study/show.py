@@ -8,7 +8,7 @@ from typing import Any
 
 from study.plan import PlannedTrial
 from study.protocol import metric_name
-from study.results import read_outcome
+from study.results import is_complete, read_outcome
 from trainables import names
 from trainables.attacks.base import Attack
 from trainables.config import cell_from
@@ -78,8 +78,7 @@ def _state(
         return "training" if store.has(f"progress/{trial_id}") else "nothing trained"
     if planned is None:
         return "trained"
-    whole = planned.result_ids <= store.entries(f"outcomes/{trial_id}")
-    return "done" if whole else "trained, cells are missing"
+    return "done" if is_complete(planned, store) else "trained, cells are missing"
 
 
 def _names(planned: PlannedTrial | None) -> dict[str, str]:

@@ -284,3 +284,7 @@ class Study(Part):
     choose: Choose | None = None
     search: Search | None = None
     resources: Resources = Resources()
+
+    def seeds_of(self, method: str) -> list[int]:
+        """The seeds of a method: its own, or the study's."""
+        return self.methods[method].seeds or self.seeds

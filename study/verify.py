@@ -16,7 +16,7 @@ import safetensors.numpy
 from study.bars import along
 from study.driver import fetch
 from study.plan import Plan, PlannedTrial
-from study.references import trials_of, wanted_by
+from study.references import entries_of, trials_of, wanted_by
 from study.site import Site
 from trainables.config import Cell, TrialConfig
 from trainables.datasets.base import load_splits
@@ -103,9 +103,7 @@ def damaged_entries(plan: Plan, store: Store) -> tuple[int, list[str]]:
     """How many whole entries a study has in a store, and what is wrong with the others."""
     checked, damaged = 0, []
     for id, results in along(list(wanted_by(plan).items()), "checksums"):
-        entries = [f"models/{id}", f"trials/{id}"]
-        entries += [f"outcomes/{id}/{result}" for result in sorted(results)]
-        for entry in entries:
+        for entry in entries_of(id, results):
             try:
                 store.read(entry)
                 checked += 1

@@ -13,17 +13,14 @@ from study.ledger import Meter
 from study.lock import StudyLock
 from study.plan import Plan, PlannedTrial
 from study.progress import Display
-from study.search import COMPLETE, FAILED, STOPPED, Search
+from study.results import is_complete
+from study.search import Search
 from study.tracking import Tracker
 from study.untracked import Untracked
+from trainables import names
 from trainables.errors import BrokenInvariant, DamagedEntry, StudyIsRunning
 from trainables.store import Store
 from trainables.trial import Report, failure_of, note_failure, record_of
-
-
-def is_complete(trial: PlannedTrial, store: Store) -> bool:
-    """Whether every cell of a trial has a result."""
-    return trial.result_ids <= store.entries(f"outcomes/{trial.id}")
 
 
 class Watcher:
@@ -199,13 +196,13 @@ class Watcher:
             trial = candidates.get(suggestion.model_id)
             if trial is None or not self.tracker.stale(trial):
                 continue
-            if suggestion.state == STOPPED and suggestion.epoch is not None:
+            if suggestion.state == names.STOPPED_EARLY and suggestion.epoch is not None:
                 with self._tracking():
                     self.tracker.epochs(trial, record_of(self.store, trial.id)["history"])
                     self.tracker.given_up(trial, suggestion.epoch)
-            elif suggestion.state == FAILED:
+            elif suggestion.state == names.FAILED:
                 self.recall(trial)
-            elif suggestion.state == COMPLETE:
+            elif suggestion.state == names.COMPLETE:
                 self._track(trial)
 
     def recall(self, trial: PlannedTrial) -> None:

@@ -56,6 +56,10 @@ REPLACED = "replaced"  # a trial's run that the driver has deleted to write it a
 # driver empties it before it writes, and sets a new one when it has ended.
 STAMP = "stamp"
 
+# What has become of a search's suggestion. Stopped: its training was given up; failed: it has
+# diverged.
+SUGGESTED = COMPLETE, STOPPED_EARLY, FAILED, OPEN = ("complete", "stopped", "failed", "open")
+
 # Values of the marks.
 EXPLORATORY = "exploratory"  # one seed: no claim
 TRUSTED = "trusted"

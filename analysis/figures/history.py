@@ -11,7 +11,8 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import CHOICE_COLOUR, PALETTE, style
 from analysis.plan import axis_label
-from analysis.searches import COMPLETE, STOPPED, SearchView
+from analysis.searches import SearchView
+from trainables import names
 
 _PANEL = (3.3, 2.9)  # inches
 _FOOT = 0.45
@@ -68,7 +69,7 @@ def _draw_numbers(axes: Axes, view: SearchView, objective: str) -> None:
         where="post",
         color=PALETTE[1],
     )
-    _draw_stopped(axes, view.frame[view.frame["state"] == STOPPED]["number"] + 1)
+    _draw_stopped(axes, view.frame[view.frame["state"] == names.STOPPED_EARLY]["number"] + 1)
     _draw_best(axes, complete, complete["number"] + 1, objective)
     axes.set(xlabel="suggestion", ylabel=f"{_TITLES[objective]}, validation")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -84,7 +85,7 @@ def _draw_front(axes: Axes, view: SearchView) -> None:
 def _draw_axis(axes: Axes, view: SearchView, key: str, objective: str) -> None:
     complete = _complete(view)
     axes.plot(complete[key], 100 * complete[objective], "o", ms=4, color=PALETTE[0])
-    _draw_stopped(axes, view.frame[view.frame["state"] == STOPPED][key])
+    _draw_stopped(axes, view.frame[view.frame["state"] == names.STOPPED_EARLY][key])
     _draw_best(axes, complete, complete[key], objective)
     values = view.frame[key].dropna()
     if (values > 0).all() and values.max() > 20 * values.min():
@@ -113,7 +114,7 @@ def _draw_best(axes: Axes, complete: pd.DataFrame, places: pd.Series, objective:
 
 
 def _complete(view: SearchView) -> pd.DataFrame:
-    return view.frame[view.frame["state"] == COMPLETE]
+    return view.frame[view.frame["state"] == names.COMPLETE]
 
 
 def _legend(view: SearchView) -> list[Line2D]:
@@ -122,6 +123,6 @@ def _legend(view: SearchView) -> list[Line2D]:
     handles = [Line2D([], [], marker="o", ls="", ms=4, color=PALETTE[0], label="tried")]
     if len(view.objectives) == 1:
         handles.append(Line2D([], [], color=PALETTE[1], label="best so far"))
-    if (view.frame["state"] == STOPPED).any():
+    if (view.frame["state"] == names.STOPPED_EARLY).any():
         handles.append(Line2D([], [], marker="|", ls="", color="0.5", label="given up early"))
     return [*handles, star]

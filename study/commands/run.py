@@ -135,7 +135,7 @@ def retry(
 ) -> None:
     """Runs those trials again that have failed, and no others."""
     from study.choice import with_choices
-    from study.watcher import is_complete
+    from study.results import is_complete
     from trainables.store import Store
     from trainables.trial import failure_of, is_final, record_of
 

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from study.bundle import MANIFEST, export, import_bundle
 from study.cli import app
-from study.driver import is_complete
 from study.files import read_study
 from study.lock import StudyLock
 from study.plan import make_plan
 from study.references import noted, wanted_by
+from study.results import is_complete
 from trainables.errors import (
     BadBundle,
     Contradiction,

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from study.clean import YOUNG, look, remove
 from study.cli import app
-from study.driver import is_complete
 from study.lock import CLEANING, StudyLock, cleaning
 from study.references import note, noted, wanted_by
+from study.results import is_complete
 from trainables.errors import DamagedEntry, NothingKept, StudyIsRunning, UnknownStudy
 from trainables.store import MANIFEST, Store
 

@@ -7,11 +7,10 @@ from mlflow.exceptions import MlflowException
 from study.choice import with_choices
 from study.local import run_local
 from study.lock import StudyLock
-from study.results import read_outcome, worst
+from study.results import is_complete, read_outcome, worst
 from study.shard import Shard
 from study.tracking import Tracker
 from study.untracked import Untracked
-from study.watcher import is_complete
 from trainables import names
 from trainables import trial as trial_module
 from trainables.errors import StudyIsRunning

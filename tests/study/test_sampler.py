@@ -7,8 +7,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from study.sampler import NUMBER, Sampler, distribution
-from study.search import COMPLETE, FAILED, STOPPED, Suggestion, searches
+from study.search import Suggestion, searches
 from study.space import Range
+from trainables.names import COMPLETE, FAILED, STOPPED_EARLY
 from trainables.store import Store
 
 METHOD = {
@@ -84,7 +85,7 @@ def test_a_lost_database_is_made_anew(search_of, tmp_path):
     tries(Sampler(search_of(), tmp_path / "optuna.db"), 5)
     search = search_of()
     search.suggested(Suggestion(5, {**search.suggestions[0].axes, "loss.m": 0.25}, "open"))
-    search.suggested(Suggestion(6, search.suggestions[1].axes, "stopped", STOPPED, epoch=2))
+    search.suggested(Suggestion(6, search.suggestions[1].axes, "stopped", STOPPED_EARLY, epoch=2))
     again = Sampler(search_of(), tmp_path / "other.db")
     assert states(tmp_path / "other.db") == ["COMPLETE"] * 5 + ["RUNNING", "PRUNED"]
     trials = again.study.get_trials(deepcopy=False)
@@ -125,7 +126,7 @@ def test_the_dashboard_sees_how_each_training_went(search_of, tmp_path):
     sampler = Sampler(search_of(), tmp_path / "optuna.db")
     number, axes = sampler.suggest()
     sampler.search.suggested(Suggestion(number, axes, "m0"))
-    (ended,) = sampler.search.ended("m0", STOPPED, epoch=2)
+    (ended,) = sampler.search.ended("m0", STOPPED_EARLY, epoch=2)
     sampler.tell(ended, [0.25, 0.5])
     (trial,) = sampler.study.get_trials()
     assert trial.state == optuna.trial.TrialState.PRUNED

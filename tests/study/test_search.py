@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from study.cost import workload
 from study.found import with_found
 from study.plan import candidate
-from study.search import COMPLETE, FAILED, STOPPED, Suggestion, ahead, best, searches
+from study.search import Suggestion, ahead, best, searches
 from study.spec import Search as Settings
 from trainables import names
+from trainables.names import COMPLETE, FAILED, STOPPED_EARLY
 from trainables.store import Store
 
 METHODS = {
@@ -172,5 +173,8 @@ def test_a_model_that_was_suggested_twice_is_one_finalist():
 
 
 def test_stopped_and_failed_suggestions_are_no_finalists():
-    ended = [Suggestion(0, {}, "a", STOPPED, epoch=2), Suggestion(1, {}, "b", FAILED, reason="nan")]
+    ended = [
+        Suggestion(0, {}, "a", STOPPED_EARLY, epoch=2),
+        Suggestion(1, {}, "b", FAILED, reason="nan"),
+    ]
     assert best(ended, ONE) == []
