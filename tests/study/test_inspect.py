@@ -1,6 +1,5 @@
 """A finished study, looked at: by id and by name, side by side, and from Python."""
 
-import io
 import json
 import math
 import subprocess
@@ -9,14 +8,11 @@ import sys
 import pytest
 import torch
 import yaml
-from rich.console import Console
 
 import study
 from analysis.statistics import compare
 from study.compare import compare_arms
-from study.driver import run_study
 from study.lookup import find_arm, find_in_store, find_trial
-from study.progress import Display
 from study.results import read_outcome
 from study.show import show_cell, show_trial
 from trainables import names
@@ -43,7 +39,7 @@ PGD = "cell/test/pgd-l2_abs-un-margin_raw-eps1-n3"
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory):
+def opened(tmp_path_factory, run_plan):
     """The study, of which all but one trial have been run."""
     folder = tmp_path_factory.mktemp("looked-at")
     (folder / "study.yaml").write_text(yaml.safe_dump(FILE, sort_keys=False))
@@ -51,17 +47,8 @@ def opened(tmp_path_factory):
     found = study.open(str(folder / "study.yaml"), storage=str(folder / "store"), tracking_uri=uri)
     with pytest.raises(NothingTracked):
         found.frame()
-    result = run_study(
-        found.plan,
-        store=found.store,
-        data=str(folder),
-        tracking_uri=uri,
-        artifacts=folder / "artifacts",
-        command="study run",
-        local=True,
-        display=Display(Console(file=io.StringIO())),
-        only=[trial.id for trial in found.plan.trials[:-1]],
-    )
+    all_but_one = [trial.id for trial in found.plan.trials[:-1]]
+    result, _ = run_plan(found.plan, folder, only=all_but_one)
     assert not result.failed
     assert result.planned == 7
     return found
