@@ -147,7 +147,8 @@ class Display:
         if self._began is None or share < 0.5:
             return ""
         left = (time.monotonic() - self._began) * max(self._work - share, 0) / share
-        return f", {left // 60:.0f}:{left % 60:02.0f} left"
+        minutes, seconds = divmod(round(left), 60)
+        return f", {minutes}:{seconds:02} left"
 
     @staticmethod
     def _bar(done: float, total: float) -> ProgressBar:

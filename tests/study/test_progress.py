@@ -1,7 +1,9 @@
 """What a run shows of itself."""
 
 import io
+import time
 
+import pytest
 from rich.console import Console
 
 from study.progress import Display
@@ -54,6 +56,19 @@ def test_a_live_display_in_a_terminal(plan_of):
     text = shown(display)
     assert "1 done, 1 running, 0 failed, 1 waiting" in text
     assert "epoch 6/12, cell 1/4, validation 90.0 %" in text
+
+
+@pytest.mark.parametrize(("took", "told"), [(179.7, "3:00"), (59.4, "0:59"), (3725.0, "62:05")])
+def test_what_is_left_is_told_in_minutes_and_whole_seconds(plan_of, monkeypatch, took, told):
+    display = display_for(plan_of(), terminal=False)
+    first, second = plan_of(seeds=2).trials
+    display.start([first, second])
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    display.started(first)
+    monkeypatch.setattr(time, "monotonic", lambda: now + took)
+    display.finished(first, Summary(clean=0.96, robust=0.5))
+    assert shown(display).splitlines()[-1].endswith(f", {told} left")
 
 
 def test_a_trial_is_counted_once_however_often_it_ends(plan_of):
