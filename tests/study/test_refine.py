@@ -95,6 +95,15 @@ def test_points_that_cannot_be_the_best_get_nothing(measured, store):
     assert all(extra.axes["training.lr"] > 1e-6 for extra in decision.extras)
 
 
+def test_new_points_lie_beside_contenders_however_many_there_may_be(measured, store):
+    _, plan = measured
+    decision = decide(plan, store, *HERE, 400)
+    assert decision.contenders < decision.points
+    lrs = [extra.axes["training.lr"] for extra in decision.extras if extra.seeds == (0, 1)]
+    assert lrs
+    assert min(lrs) > 1e-6
+
+
 def test_new_points_are_halfway_by_the_spacing_of_the_axis(measured, store):
     _, plan = measured
     decision = decide(plan, store, *HERE, 40)
