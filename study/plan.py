@@ -453,8 +453,9 @@ def _models(
 ) -> Iterator[tuple[ModelConfig, Path | None]]:
     """A model a seed, or a checkpoint with the place of its weights."""
     if method.checkpoint is None:
+        arm = ModelConfig(**parts, seed=0)
         for seed in dict.fromkeys(method.seeds or study.seeds):
-            yield ModelConfig(**parts, seed=seed), None
+            yield arm.seeded(seed), None
     else:
         yield from given_models(name, method, parts, mistakes)
 
@@ -562,15 +563,21 @@ class _Sources:
     """Finds the model on which adversarial images for another one are made."""
 
     def __init__(self, trials: Sequence[PlannedTrial], mistakes: list[Mistake]) -> None:
-        self.trials: dict[tuple[str, str], list[PlannedTrial]] = {}
+        self.trials = trials
         self.mistakes = mistakes
-        for trial in trials:
+
+    @cached_property
+    def peers(self) -> dict[tuple[str, str], list[PlannedTrial]]:
+        """Trials by method and setting."""
+        peers: dict[tuple[str, str], list[PlannedTrial]] = {}
+        for trial in self.trials:
             for name in trial.methods:
-                self.trials.setdefault((name, _setting(trial)), []).append(trial)
+                peers.setdefault((name, _setting(trial)), []).append(trial)
+        return peers
 
     def find(self, trial: PlannedTrial, name: str, cell: NamedCell) -> SourceModel | None:
         """The method's model of the same data, backbone and seed; of the next seed for itself."""
-        peers = self.trials.get((name, _setting(trial)), [])
+        peers = self.peers.get((name, _setting(trial)), [])
         if len({peer.model.arm_id for peer in peers}) > 1:
             where = "audit.transfer" if cell.check else f"attacks.{cell.label}.source"
             what = f"expected a method of one configuration, {name!r} is swept"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -39,6 +39,7 @@ EVALUATION_REVISION = 2  # the same for judging, survivors and target draws
 ID_LENGTH = 16
 
 _ANY_MODEL = "<any model>"  # in the place of an id, which is hexadecimal
+_ANY_SEED = "<any seed>"  # in the place of a number
 
 SplitName = Literal["validation", "test"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -138,14 +139,33 @@ class ModelConfig:
     @cached_property
     def id(self) -> str:
         """The model's content id."""
-        return content_id(self._identity())
+        if self.checkpoint is not None:
+            return content_id(self._identity())
+        return self._id_with(self.seed)
 
     @cached_property
     def arm_id(self) -> str:
         """The id of the configuration less the seed: what seeds are averaged within."""
         if self.checkpoint is not None:
             return content_id({**self._identity(), "weights": self.checkpoint.arm})
-        return content_id({**self._identity(), "seed": None})
+        return self._id_with(None)
+
+    def seeded(self, seed: int) -> ModelConfig:
+        """The same model with another seed; what their ids have in common is worked out once."""
+        other = replace(self, seed=seed)
+        vars(other)["_around_the_seed"] = self._around_the_seed
+        return other
+
+    def _id_with(self, seed: int | None) -> str:
+        before, after = self._around_the_seed
+        return _digest(f"{before}{canonical(seed)}{after}")
+
+    @cached_property
+    def _around_the_seed(self) -> tuple[str, str]:
+        """What stands before and behind the seed in the text that is hashed."""
+        text = content_text({**self._identity(), "seed": _ANY_SEED})
+        before, _, after = text.rpartition(canonical(_ANY_SEED))
+        return before, after
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -186,6 +186,16 @@ def test_change_of_one_parameter_changes_the_id(model_config, arguments, changed
     assert same_arm == (changed == "seed")
 
 
+@given(arguments=ARGUMENTS, seed=st.integers(0, 2**31 - 1))
+def test_another_seed_of_a_model_is_the_model_of_that_seed(model_config, arguments, seed):
+    seeded, made = (
+        model_config(**arguments).seeded(seed),
+        model_config(**{**arguments, "seed": seed}),
+    )
+    assert seeded == made
+    assert (seeded.id, seeded.arm_id) == (made.id, made.arm_id)
+
+
 @pytest.mark.parametrize(
     "change",
     [
