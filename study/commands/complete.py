@@ -1,4 +1,7 @@
-"""What a shell offers after TAB. It answers at once: nothing here may import torch."""
+"""What a shell offers after TAB: all that may stand there, of which typer keeps what fits.
+
+It answers at once: nothing here may import torch.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,10 @@ _COMPONENTS = Path(trainables.__file__).parent
 
 def studies(incomplete: str) -> Iterator[str]:
     """Presets, and the study files and folders that a path may go on with."""
-    yield from (name for name in files.presets() if name.startswith(incomplete))
+    yield from files.presets()
     folder, _, start = incomplete.rpartition("/")
     for path in sorted(Path(folder or ("/" if incomplete.startswith("/") else ".")).glob("*")):
-        if path.name.startswith(start) and (start or not path.name.startswith(".")):
+        if start or not path.name.startswith("."):
             whole = f"{folder}/{path.name}" if "/" in incomplete else path.name
             if path.is_dir():
                 yield f"{whole}/"
@@ -28,34 +31,32 @@ def studies(incomplete: str) -> Iterator[str]:
                 yield whole
 
 
-def scales(ctx: typer.Context, incomplete: str) -> list[str]:
+def scales(ctx: typer.Context) -> list[str]:
     """The scales of the study that was named before; none of one with mistakes."""
     # An option that still lacks its value leaves the arguments unread.
     named = [ctx.params.get("source"), *ctx.args]
     try:
-        found = files.scales(next(filter(None, named)))
+        return files.scales(next(filter(None, named)))
     except (StopIteration, StudyError, TypeError, AttributeError):
         return []
-    return [name for name in found if name.startswith(incomplete)]
 
 
-def preset_names(incomplete: str) -> list[str]:
+def presets() -> list[str]:
     """Presets."""
-    return [name for name in files.presets() if name.startswith(incomplete)]
+    return list(files.presets())
 
 
-def datasets(incomplete: str) -> list[str]:
+def datasets() -> list[str]:
     """Our data sets."""
-    return _registered("datasets/*.py", incomplete)
+    return _registered("datasets/*.py")
 
 
-def components(incomplete: str) -> list[str]:
+def components() -> list[str]:
     """All of our components."""
-    return _registered("*/*.py", incomplete)
+    return _registered("*/*.py")
 
 
-def _registered(pattern: str, incomplete: str) -> list[str]:
+def _registered(pattern: str) -> list[str]:
     """What source files register, read and not run: that would import torch."""
     texts = (path.read_text(encoding="utf-8") for path in _COMPONENTS.glob(pattern))
-    names = {name for text in texts for name in re.findall(r'^@component\("(\w+)"', text, re.M)}
-    return sorted(name for name in names if name.startswith(incomplete))
+    return sorted({n for text in texts for n in re.findall(r'^@component\("(\w+)"', text, re.M)})

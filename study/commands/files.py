@@ -63,7 +63,7 @@ def describe(
 def init(
     file: Annotated[Path, typer.Argument(help="The file to write; its name is the study's.")],
     preset: Annotated[
-        str, typer.Option(help="Which preset to begin with.", autocompletion=complete.preset_names)
+        str, typer.Option(help="Which preset to begin with.", autocompletion=complete.presets)
     ] = "quickstart",
 ) -> None:
     """Writes a study file of your own to begin with: a preset's, with its comments."""

@@ -27,16 +27,20 @@ assert not {"torch", "ray", "mlflow", "pandas"} & set(sys.modules)
     [
         ("study run quick", ["quickstart"]),
         ("study plan my-", ["my-folder/", "my-study.yaml"]),
+        ("study plan .hid", [".hidden/"]),
+        ("study plan ./", ["./my-folder/", "./my-study.yaml"]),
+        ("study init mine.yaml --preset table1", ["table1"]),
         ("study plan my-folder/", ["my-folder/other.yml"]),
         ("study report table5 --scale ", ["full", "small", "tiny"]),
         ("study run my-study.yaml --scale ", ["full", "huge"]),
         ("study describe label", ["label_smoothing"]),
-        ("study data fetch mnist ", sorted(complete.datasets(""))),
+        ("study data fetch mnist ", sorted(complete.datasets())),
     ],
 )
 def test_bash_is_offered_what_may_stand_there_without_torch(typed, offered, tmp_path):
     (tmp_path / "my-folder").mkdir()
     (tmp_path / "my-folder" / "other.yml").touch()
+    (tmp_path / ".hidden").mkdir()
     (tmp_path / "my-study.yaml").write_text("study: mine\nscales: {huge: {seeds: 9}}\n")
     (tmp_path / "my-notes.txt").touch()
     asked = {
@@ -54,8 +58,8 @@ def test_bash_is_offered_what_may_stand_there_without_torch(typed, offered, tmp_
 
 def test_all_that_is_registered_is_offered_and_nothing_else():
     ours = {name for kind in registry.kinds() for name in registry.names(kind)}
-    assert set(complete.components("")) >= ours  # other tests may have registered more
-    assert set(complete.datasets("")) == set(registry.names("dataset"))
+    assert set(complete.components()) >= ours  # other tests may have registered more
+    assert set(complete.datasets()) == set(registry.names("dataset"))
 
 
 @pytest.mark.parametrize("source", ["nothing.yaml", "", None])
@@ -63,7 +67,7 @@ def test_of_a_study_that_cannot_be_read_no_scale_is_offered(source):
     class Context:
         params, args = {"source": source}, []
 
-    assert complete.scales(Context(), "") == []
+    assert complete.scales(Context()) == []
 
 
 @pytest.mark.parametrize("name", files.presets())
