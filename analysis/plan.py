@@ -229,8 +229,8 @@ class Plan:
 
     @property
     def resources(self) -> Mapping[str, float]:
-        """What a trial takes: `cpu`, cores, and `gpu`, its share of one where there is one."""
-        return self.raw.get("resources") or {"cpu": 1, "gpu": 0}
+        """What a trial takes: `cpu`, cores."""
+        return self.raw.get("resources") or {"cpu": 1}
 
     @property
     def figures(self) -> tuple[str, ...]:

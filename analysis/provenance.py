@@ -55,17 +55,17 @@ def cost(results: Results) -> dict[str, str]:
     if runs.empty:
         return {}
     train, attack = (float(runs[seconds].sum()) for seconds in _SECONDS)
-    given = results.plan.resources
-    on_gpu = runs[runs["device"].str.startswith("cuda")]
-    gpu = given["gpu"] * float(on_gpu[list(_SECONDS)].to_numpy(dtype=float).sum()) / _HOUR
+    cores = results.plan.resources["cpu"]
+    shares = pd.to_numeric(runs["gpu"], errors="coerce").fillna(0.0)
+    gpu = float((shares * runs[list(_SECONDS)].sum(axis=1)).sum()) / _HOUR
     return {
         "trials": str(len(runs)),
         "first began": _when(runs[STARTED].min()),
         "last ended": _when(runs[ENDED].max()),
         "training": _hours(train),
         "attacks": _hours(attack),
-        "core hours": f"{given['cpu'] * (train + attack) / _HOUR:.2f}",
-        **({"GPU hours": f"{gpu:.2f}"} if len(on_gpu) else {}),
+        "core hours": f"{cores * (train + attack) / _HOUR:.2f}",
+        **({"GPU hours": f"{gpu:.2f}"} if gpu else {}),
     }
 
 

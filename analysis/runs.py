@@ -47,11 +47,11 @@ _SHORT_METRICS = (
     names.TRAIN_SECONDS,
     names.ATTACK_SECONDS,
 )
-_TAGS = (names.ATTACK_MARK, names.REASON, "git", "device")
+_TAGS = (names.ATTACK_MARK, names.REASON, "git", "device", "gpu")
 
 
 _FOLDER = "folder"  # where the files of a run are
-_KEPT = "3"  # how tables of runs are kept in the cache; another way has another number
+_KEPT = "4"  # how tables of runs are kept in the cache; another way has another number
 
 
 class Reader(MlflowClient):
@@ -150,7 +150,8 @@ def load(tracking_uri: str, study: str, *, fresh: bool = False) -> Results:
 
     The frame has one row a planned (method, trial), in the plan's order; a trial that
     answers for several methods has a row for each. Columns: `method, trial_id, run_id, arm,
-    label, name, seed, dataset, backbone, evidence, state, reason, attack_mark, git, device`,
+    label, name, seed, dataset, backbone, evidence, state, reason, attack_mark, git, device,
+    gpu`,
     one for each swept number (`loss.s`), `started, ended`, the short metrics, one for each cell
     of the plan (fractions) and one for each number that a diagnostic left
     (`diagnostic/theory/holds`).

@@ -188,7 +188,8 @@ def rival(trials: int, folder: Path) -> dict[str, Any]:
         tune.report({"loss": float(torch.zeros(1))})
 
     started = time.perf_counter()
-    ray.init(num_cpus=CPUS, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    ray.init(address="local", num_cpus=CPUS, **quiet)
     callback = MLflowLoggerCallback(
         tracking_uri=f"sqlite:///{folder / 'mlflow.db'}", experiment_name="rival"
     )

@@ -247,7 +247,7 @@ def workload(
         needs = runs if trained else (kinds.training(trial.model), *runs)
         found.runs += len(runs)
         if needs not in found.trials:
-            _add_examples(found.examples, trial, left, needs)
+            add_examples(found.examples, trial, left, needs)
         found.trials[needs] += 1
     pending = list(ahead)  # kept, for memos go by identity
     for trial, count in pending:
@@ -255,17 +255,25 @@ def workload(
         runs = kinds.runs(trial.model, cells)
         needs = (kinds.training(trial.model), *runs)
         found.runs += count * len(runs)
-        _add_examples(found.examples, trial, cells, needs)
+        add_examples(found.examples, trial, cells, needs)
         found.trials[needs] += count
     return found
 
 
-def _add_examples(
+def add_examples(
     examples: dict[str, tuple[PlannedTrial, Cell | None]],
     trial: PlannedTrial,
     left: Sequence[Cell],
     needs: Sequence[Need],
 ) -> None:
+    """Adds, of each kind that is new, a trial and the cell that takes a run's time, or None.
+
+    Args:
+        examples: added to.
+        trial: which needs it.
+        left: its cells.
+        needs: its work, with its training or without.
+    """
     cells: list[Cell | None] = [longest(group) for group in grouped(left)]
     if len(cells) < len(needs):
         cells.insert(0, None)

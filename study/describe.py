@@ -39,7 +39,7 @@ def describe(plan: Plan, command: str) -> dict[str, Any]:
         },
         "trials": [_describe_trial(plan.protocol(trial), trial) for trial in plan.trials],
         "searches": list(plan.searches),
-        "resources": plan.resources.model_dump(include={"cpu", "gpu"}),
+        "resources": plan.resources.model_dump(include={"cpu"}),
         "provenance": provenance(plan),
     }
 

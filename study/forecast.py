@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from study.cost import HOUR, Account, Estimate, Workload, duration, estimate, told, workload
-from study.ledger import held, last_account, machine_of, probe_seconds, rates
+from study.ledger import held, last_account, probe_seconds, rates
 from study.plan import Plan
 from study.search import ahead
-from study.spec import Resources
-from trainables.execution import Execution, cores
+from study.shares import Shares
+from trainables.execution import Execution, cores, machine_of
+from trainables.memory import kept
 from trainables.store import Store
 
 SHOWN = 3  # kinds without a measurement that are named
@@ -147,7 +148,7 @@ def forecast(
         work=work,
         estimate=found,
         machine=machine,
-        slots=workers or slots(plan.resources, execution),
+        slots=workers or slots(plan, store, execution),
         cpu=plan.resources.cpu,
         probe_seconds=None if one is None else one * len(found.unmeasured),
         last=last_account(store, plan.name),
@@ -155,9 +156,15 @@ def forecast(
     )
 
 
-def slots(resources: Resources, execution: Execution) -> int:
-    """How many trials run at a time on this machine; one at least."""
-    found: int = cores() // resources.cpu
-    if execution.device.type == "cuda" and resources.gpu:
-        found = min(found, torch.cuda.device_count() * int(1 / resources.gpu))
+def slots(plan: Plan, store: Store, execution: Execution) -> int:
+    """How many trials run at a time on this machine; one at least.
+
+    One a GPU until it is known how much of its memory they take.
+    """
+    found: int = cores() // plan.resources.cpu
+    if execution.gpu:
+        shares = Shares(plan.resources.gpu)
+        shares.learn(filter(None, [kept(store, execution)]), plan.trials)
+        share = max((shares.of([trial]) for trial in plan.trials), default=1.0)
+        found = min(found, torch.cuda.device_count() * int(1 / share))
     return max(found, 1)

@@ -26,9 +26,12 @@ from ray.tune.schedulers import (
 from ray.tune.search import Searcher
 from ray.tune.search.sample import Domain
 
+from study.gpus import gpus, shares_of
 from study.listener import Listener
 from study.plan import PlannedTrial
+from study.search import ahead
 from study.searching import Searching
+from study.shares import Shares
 from study.site import Site
 from study.spec import Resources
 from trainables.errors import NoRoom, StudyError
@@ -56,19 +59,23 @@ def run_on_ray(trials: Sequence[PlannedTrial], site: Site, listener: Listener) -
     and ended after.
     """
     with _session(site.resources):
-        jobs = _jobs(trials, site)
-        _run(site, listener, {"job": _Listed(jobs)}, num_samples=len(jobs))
+        shares = shares_of(trials, site, listener)
+        found = _packs(trials, site, shares)
+        jobs = (_job(pack, site, shares) for pack in found)
+        _run(site, listener, {"job": _Listed(jobs)}, num_samples=len(found))
 
 
 def search_on_ray(searching: Searching, site: Site) -> None:
     """Runs what a search suggests, until it has no more; see `run_on_ray`."""
+    expected = [trial for trial, _ in ahead(searching.plan, site.store)]
     with _session(site.resources):
-        parallel = searching.search.settings.parallel or _slots(site.resources)
+        shares = shares_of(expected, site, searching)
+        parallel = searching.search.settings.parallel or _slots(expected, site, shares)
         _run(
             site,
             searching,
             {},
-            search_alg=_Suggesting(searching, site),
+            search_alg=_Suggesting(searching, site, shares),
             scheduler=stop_rule(searching),
             num_samples=-1,  # the search says when
             max_concurrent_trials=parallel,
@@ -80,9 +87,8 @@ def _run(site: Site, listener: Listener, space: dict[str, Any], **how: Any) -> N
     _check_room(site.resources)
     with tempfile.TemporaryDirectory(prefix="study-tune-") as folder:
         callback = _Callback(listener)
-        share = {"cpu": site.resources.cpu, "gpu": _gpu_share(site.resources)}
         tuner = tune.Tuner(
-            tune.with_resources(StudyTrainable, share),
+            StudyTrainable,
             param_space=space,
             tune_config=tune.TuneConfig(
                 reuse_actors=True, trial_name_creator=_id, trial_dirname_creator=_folder, **how
@@ -103,17 +109,21 @@ def _run(site: Site, listener: Listener, space: dict[str, Any], **how: Any) -> N
 
 
 class _Listed(Domain):
-    """Jobs, each drawn once and in their order.
+    """Jobs, each drawn once and in their order, and made when it is drawn.
 
     Of a grid Tune makes all points before the first trial starts, and for each of them a deep
     copy of the whole grid.
     """
 
     def __init__(self, jobs: Iterable[dict[str, Any]]) -> None:
-        self._left = iter(list(jobs))
+        self._left = iter(jobs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Listed:
         return self  # Tune draws each trial's from a copy of its space
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its space to restore it, which we never do."""
+        return {}
 
     def sample(self, config: Any = None, size: int = 1, random_state: Any = None) -> Any:
         return next(self._left)
@@ -122,10 +132,11 @@ class _Listed(Domain):
 class _Suggesting(Searcher):
     """What a search suggests, as Tune asks for it."""
 
-    def __init__(self, searching: Searching, site: Site) -> None:
+    def __init__(self, searching: Searching, site: Site, shares: Shares) -> None:
         super().__init__()
         self.searching = searching
         self.site = site
+        self.shares = shares
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles searchers to restore them, which we never do."""
@@ -136,7 +147,7 @@ class _Suggesting(Searcher):
         if trial is None:
             return Searcher.FINISHED
         seconds = 0.0 if self.searching.stop else SLICE_SECONDS  # a stop rule hears each epoch
-        return {"job": _job([trial], self.site, seconds)}
+        return {"job": _job([trial], self.site, self.shares, seconds)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -220,6 +231,7 @@ class _Callback(tune.Callback):
     ) -> None:
         if _id(trial) not in self._ended:
             self.listener.stopped(_id(trial), trial.last_result["epoch"])
+        _slim(trial)
 
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
@@ -230,24 +242,29 @@ class _Callback(tune.Callback):
             self.listener.lost(trial_id, ": ".join(["its worker died", *cause]), details)
 
 
-def _jobs(trials: Sequence[PlannedTrial], site: Site) -> list[dict[str, Any]]:
-    """What each worker is sent: a pack of trials, mostly of one."""
-    gpu = _gpu_share(site.resources) > 0
-    slots = _slots(site.resources)
-    found = packs(trials, site.store, site.resources.pack, slots, gpu=gpu)
-    return [_job(pack, site) for pack in found]
+def _slim(trial: TuneTrial) -> None:
+    """Lets go of most that Tune would keep of an ended trial for as long as the others take."""
+    trial.config = {"job": {"trials": [{"trial_id": trial_id} for trial_id in _ids(trial)]}}
+    trial.evaluated_params = {}
+    trial.last_result.pop("config", None)
+    for kept in (trial.metric_analysis, trial.metric_n_steps):
+        kept.clear()
+
+
+def _packs(trials: Sequence[PlannedTrial], site: Site, shares: Shares) -> list[list[PlannedTrial]]:
+    """By worker: of one trial, mostly."""
+    slots = _slots(trials, site, shares)
+    return packs(trials, site.store, site.resources.pack, slots, gpu=bool(gpus()))
 
 
 def _job(
-    pack: Sequence[PlannedTrial], site: Site, seconds: float = SLICE_SECONDS
+    pack: Sequence[PlannedTrial], site: Site, shares: Shares, seconds: float = SLICE_SECONDS
 ) -> dict[str, Any]:
     return {
         "trials": [_described(trial) for trial in pack],
         "packing": site.resources.pack,
-        "storage": site.store.url,
-        "execution": site.execution,
-        "plugins": site.plugins,
         "seconds": seconds,
+        **site.told(shares.of(pack)),
     }
 
 
@@ -274,11 +291,11 @@ def _folder(trial: TuneTrial) -> str:
     return f"{_id(trial)}-{trial.trial_id}"
 
 
-def _slots(resources: Resources) -> int:
+def _slots(trials: Iterable[PlannedTrial], site: Site, shares: Shares) -> int:
     """How many trials there is room for at once, at least one: a cluster may still grow."""
     have = ray.cluster_resources()
-    slots = have.get("CPU", 0) // resources.cpu
-    share = _gpu_share(resources)
+    slots = have.get("CPU", 0) // site.resources.cpu
+    share = min((shares.of([trial]) for trial in trials), default=0.0)
     return max(int(min(slots, have["GPU"] // share) if share else slots), 1)
 
 
@@ -288,10 +305,6 @@ def _check_room(resources: Resources) -> None:
     if resources.cpu > largest:
         what = f"resources.cpu: a trial asks for {resources.cpu} cores"
         raise NoRoom(f"{what}, the largest node has {largest:.0f}")
-
-
-def _gpu_share(resources: Resources) -> float:
-    return resources.gpu if ray.cluster_resources().get("GPU", 0) else 0
 
 
 def worker_environment(resources: Resources) -> dict[str, str]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -28,27 +27,13 @@ from study.cost import (
 )
 from study.plan import Plan, PlannedTrial
 from trainables.errors import DamagedEntry
-from trainables.execution import Execution
+from trainables.execution import Execution, entry_name, machine_of
 from trainables.probe import attack_rate, training_rate
 from trainables.store import Store
 from trainables.trial import record_of
 
 FILE = "cost.json"
 KEEP_SECONDS = 30.0  # between two writings of a running study's tallies
-
-
-def machine_of(record: Mapping[str, Any]) -> str:
-    """The kind of machine that seconds are of, by an execution record: device and threads.
-
-    Processors of one architecture are one kind, however fast they are.
-    """
-    threads = f"{record['threads']} thread{'s' if record['threads'] != 1 else ''}"
-    return str(f"{record['device']}, {threads}" + ", channels last" * record["channels_last"])
-
-
-def _place(machine: str) -> str:
-    """Where what is known of a kind of machine stands in the store."""
-    return re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
 
 
 def held(store: Store) -> tuple[set[str], dict[str, set[str]]]:
@@ -74,7 +59,7 @@ def _probed(store: Store, place: str) -> dict[str, Rate]:
 
 def rates(store: Store, machine: str) -> dict[str, Rate]:
     """What is known of each kind on one kind of machine."""
-    return all_rates(store).get(_place(machine), {})
+    return all_rates(store).get(entry_name(machine), {})
 
 
 def _tallies(store: Store, entry: str) -> dict[str, Tally]:
@@ -152,7 +137,7 @@ class Meter:
         record = record_of(self.store, trial.id)
         if "execution" not in record:
             return
-        place = _place(machine_of(record["execution"]))
+        place = entry_name(machine_of(record["execution"]))
         here = self._tallies.setdefault(place, {})
         expected = self.expected.get(place, {})
         done = taken(
@@ -216,12 +201,12 @@ def probe(
             failed[told(kind)] = f"{type(error).__name__}: {error}"
             continue
         measured = {"seconds": seconds, "took": time.perf_counter() - started}
-        entry = f"probes/{_place(machine)}"
+        entry = f"probes/{entry_name(machine)}"
         _write(store, entry, _read(store, entry) | {kind: measured})
     return failed
 
 
 def probe_seconds(store: Store, machine: str) -> float | None:
     """What a probe took on this kind of machine, a mean; None before any."""
-    took = [item["took"] for item in _read(store, f"probes/{_place(machine)}").values()]
+    took = [item["took"] for item in _read(store, f"probes/{entry_name(machine)}").values()]
     return sum(took) / len(took) if took else None

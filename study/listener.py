@@ -10,6 +10,9 @@ from trainables.trial import Report
 class Listener(Protocol):
     """Hears of every trial's start, of each of its steps, and of a worker's death."""
 
+    def say(self, line: str) -> None:
+        """Something that is of no single trial."""
+
     def started(self, trial_id: str) -> None:
         """A worker has taken the trial up."""
 

@@ -16,7 +16,7 @@ from trainables.trial import Trial
 
 def run_local(trials: Sequence[PlannedTrial], site: Site, listener: Listener) -> None:
     """Advances every trial to its end; failures are reported, not raised."""
-    execution = prepare(**site.execution)
+    execution = prepare(**site.alone)
     for pack in packs(trials, site.store, site.resources.pack, slots=1):
         for trial in pack:
             listener.started(trial.id)
@@ -30,7 +30,7 @@ def search_local(searching: Searching, site: Site) -> None:
     """Does so with what a search suggests, until it has no more or gives it up."""
     from study.launch import Known, stop_rule  # Tune's rules, without a Ray
 
-    execution, rule = prepare(**site.execution), stop_rule(searching)
+    execution, rule = prepare(**site.alone), stop_rule(searching)
     while (planned := searching.next()) is not None:
         trial = Trial(planned.job(), site.store, execution)
         searching.started(planned.id)

@@ -88,6 +88,10 @@ class Searching:
         }
         return ((model_id, self._history(model_id)) for model_id in sorted(ended))
 
+    def say(self, line: str) -> None:
+        """Something that is of no single trial."""
+        self.keeper.say(line)
+
     def started(self, trial_id: str) -> None:
         """A worker has taken the trial up."""
         self.keeper.started(trial_id)

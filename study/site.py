@@ -18,30 +18,46 @@ class Site:
         data: folder of the downloaded data sets, on each machine.
         resources: what a trial takes.
         plugins: packages of components that workers import first.
+        more: times as much of a GPU as trials take by their study: memory was short.
     """
 
     store: Store
     data: str
     resources: Resources
     plugins: tuple[str, ...]
+    more: int = 1
 
     @property
     def roomier(self) -> Site:
         """The same with twice the share of a GPU, up to all of it."""
-        gpu = min(2 * self.resources.gpu, 1.0)
-        return replace(self, resources=self.resources.model_copy(update={"gpu": gpu}))
+        return replace(self, more=2 * self.more)
+
+    @property
+    def alone(self) -> dict[str, Any]:
+        """What this process prepares itself by, for one trial after another.
+
+        See `trainables.execution.prepare`.
+        """
+        gpu = self.resources.gpu
+        return self._execution(1.0 if gpu == "auto" else min(self.more * gpu, 1.0))
 
     @property
     def unpacked(self) -> Site:
         """The same for one trial a worker: what killed one then takes no other with it."""
         return replace(self, resources=self.resources.model_copy(update={"pack": 1}))
 
-    @property
-    def execution(self) -> dict[str, Any]:
-        """What a worker prepares itself by (`trainables.execution.prepare`)."""
+    def told(self, gpu: float) -> dict[str, Any]:
+        """What a worker with a share of a GPU is told of the site, see `trainables.trainable`."""
+        return {
+            "storage": self.store.url,
+            "execution": self._execution(gpu),
+            "plugins": self.plugins,
+        }
+
+    def _execution(self, gpu: float) -> dict[str, Any]:
         return {
             "threads": self.resources.cpu,
-            "gpu": self.resources.gpu,
+            "gpu": gpu,
             "channels_last": self.resources.channels_last,
             "data": self.data,
         }

@@ -228,12 +228,22 @@ def _as_packing(value: Any) -> Any:
     raise ValueError(f"expected a number of models from 1 or 'auto', found {value!r}")
 
 
+def _as_share(value: Any) -> Any:
+    if value == "auto" or (type(value) in (int, float) and 0 <= value <= 1):
+        return value
+    raise ValueError(f"expected a share from 0 to 1 or 'auto', found {value!r}")
+
+
+Share = Annotated[float | Literal["auto"], BeforeValidator(_as_share)]
+
+
 class Resources(Part):
     """What one trial takes; infrastructure, so it reaches no id.
 
     Attributes:
         cpu: cores, and threads, of a trial.
-        gpu: share of a GPU where there is one.
+        gpu: share of a GPU where there is one; `auto` is as much as trials of its kind are
+            measured to need of its memory, 0 for none.
         channels_last: convolutions' memory layout; about a quarter faster on the CPU.
         pack: models that differ in their loss or seed alone and are trained as one network by
             one worker; `auto` is up to 8, on a GPU 16, where their first steps show that it is
@@ -241,7 +251,7 @@ class Resources(Part):
     """
 
     cpu: Annotated[int, Field(ge=1, strict=True)] = 1
-    gpu: Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)] = 0.25
+    gpu: Share = "auto"
     channels_last: Annotated[bool, Field(strict=True)] = True
     pack: Annotated[int | Literal["auto"], BeforeValidator(_as_packing)] = 1
 

@@ -317,12 +317,14 @@ class Tracker:
         record: Mapping[str, Any],
         mark: str,
     ) -> list[RunTag]:
+        execution = record.get("execution", {})
         tags = {
             **_static_tags(trial),
             names.ATTACK_MARK: mark,
             _NOTE: clipped(note(outcomes), _LONGEST_RUN_NOTE),
             names.REASON: "",
-            "device": record.get("execution", {}).get("device", "unknown"),
+            "device": execution.get("device", "unknown"),
+            "gpu": names.number(execution.get("gpu", 0.0)),
         }
         return [RunTag(key, value) for key, value in tags.items()]
 

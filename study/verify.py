@@ -137,7 +137,7 @@ def measured_again(plan: Plan, site: Site, sample: str, seed: int) -> Iterator[C
         )
     drawn = list(_spread(found, random.Random(seed)))[: sample_size(sample, total)]
     fetch([trials[id].model for id, _ in drawn], Path(site.data).expanduser())
-    execution = prepare(**site.execution)
+    execution = prepare(**site.alone)
     for id, name in along(sorted(drawn), "measuring again"):
         yield _compared(trials[id], name, site.store, execution)
 
@@ -164,7 +164,7 @@ def trained_again(plan: Plan, site: Site, sample: str, seed: int) -> Iterator[Co
         raise IncompleteStudy(f"{site.store.url} has no model of {plan.name}")
     drawn = random.Random(seed).sample(sorted(here), sample_size(sample, len(here)))
     fetch([trials[id].model for id in drawn], Path(site.data).expanduser())
-    execution = prepare(**site.execution)
+    execution = prepare(**site.alone)
     for id in along(sorted(drawn), "training again"):
         yield _retrained(trials[id], site.store, execution)
 

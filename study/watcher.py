@@ -112,6 +112,10 @@ class Watcher:
                 self._fail(trial, "its results are there, but MLflow did not take them")
         return waiting
 
+    def say(self, line: str) -> None:
+        """Something that is of no single trial."""
+        self.display.say(line)
+
     def started(self, trial_id: str) -> None:
         """A worker has taken a trial up."""
         trial = self.trials[trial_id]

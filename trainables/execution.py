@@ -6,7 +6,9 @@ import contextlib
 import gc
 import os
 import platform
+import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +30,13 @@ class Execution:
 
     Attributes:
         device: of models and images.
+        gpu: share of it, where it is a GPU; no more of its memory is taken.
         channels_last: convolutions' memory layout; about a quarter faster on the CPU.
         data: folder of the downloaded data sets, laid out as torchvision does.
     """
 
     device: torch.device = CPU
+    gpu: float = 0.0
     channels_last: bool = True
     data: Path = Path()
 
@@ -53,8 +57,23 @@ class Execution:
             "cuda": torch.version.cuda if cuda else None,
             "python": platform.python_version(),
             "host": platform.node(),
+            **({"gpu": self.gpu} if cuda else {}),
             **({"packing": packing} if packing > 1 else {}),
         }
+
+
+def machine_of(record: Mapping[str, Any]) -> str:
+    """The kind of machine that measurements are of, by an execution record: device and threads.
+
+    Processors of one architecture are one kind, however fast they are.
+    """
+    threads = f"{record['threads']} thread{'s' if record['threads'] != 1 else ''}"
+    return str(f"{record['device']}, {threads}" + ", channels last" * record["channels_last"])
+
+
+def entry_name(machine: str) -> str:
+    """How what is known of a kind of machine is called in the store."""
+    return re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
 
 
 def cores() -> int:
@@ -97,8 +116,12 @@ def prepare(*, threads: int, gpu: float, channels_last: bool, data: str) -> Exec
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = False  # `precision: float32` is in the id
     torch.backends.cuda.matmul.allow_tf32 = False
+    is_gpu = gpu > 0 and torch.cuda.is_available()
+    if is_gpu:  # Ray counts shares and bounds none: a trial that takes more is to fail, not another
+        torch.cuda.set_per_process_memory_fraction(gpu)
     return Execution(
-        device=torch.device("cuda" if gpu > 0 and torch.cuda.is_available() else "cpu"),
+        device=torch.device("cuda" if is_gpu else "cpu"),
+        gpu=gpu if is_gpu else 0.0,
         channels_last=channels_last,
         data=Path(data).expanduser(),
     )

@@ -43,11 +43,11 @@ def training_rate(config: ModelConfig, execution: Execution) -> float:
     regime, factor = shortened(config.regime)
     size = config.training.batch_size
     short = replace(config, regime=regime)
-    trainer = Trainer(short, _noise(config, FEWEST, 1, execution), execution)
+    trainer = Trainer(short, noise(config, FEWEST, 1, execution), execution)
     trainer.epoch()
-    trainer.splits = _noise(config, size, 1, execution)
+    trainer.splits = noise(config, size, 1, execution)
     steps = min(max(int(ENOUGH_SECONDS / trainer.epoch().seconds), 1), STEPS)
-    trainer.splits = _noise(config, steps * size, 1, execution)
+    trainer.splits = noise(config, steps * size, 1, execution)
     return factor * trainer.epoch().seconds / epoch_images(steps * size, 1)
 
 
@@ -59,39 +59,41 @@ def attack_rate(config: ModelConfig, cell: Cell, execution: Execution) -> float:
     without a budget breaks them all: of those what finished trials took is the better measure.
     """
     classifier = new_classifier(config, execution).eval()
-    parts = cell.probe.parts if isinstance(cell.probe, Attack) else (cell.probe,)
-    return sum(_rate(config, replace(cell, probe=part), classifier, execution) for part in parts)
+    drawn = noise(config, 1, min(cell.n, MOST), execution).test
+    splits = as_seen(_worth_timing(drawn, classifier), classifier)
+    rate = 0.0
+    for short, factor in parts_of(cell, len(splits.test)):
+        started = time.perf_counter()
+        measure(classifier, [short], splits, dict.fromkeys(short.sources, classifier))
+        rate += factor * (time.perf_counter() - started) / short.n
+    return rate
 
 
-def _rate(config: ModelConfig, cell: Cell, classifier: Classifier, execution: Execution) -> float:
-    probe, factor = shortened(cell.probe)
-    splits = _agreed(_noise(config, 1, min(cell.n, MOST), execution).test, classifier)
-    n = len(splits.test)
-    short = replace(cell, probe=probe, n=n)
-    models = dict.fromkeys(short.sources, classifier)
-    started = time.perf_counter()
-    measure(classifier, [short], splits, models)
-    return factor * (time.perf_counter() - started) / n
+def parts_of(cell: Cell, n: int) -> Iterator[tuple[Cell, float]]:
+    """What is run of a cell to measure it, on n images, and how many times as long it all takes."""
+    for part in cell.probe.parts if isinstance(cell.probe, Attack) else (cell.probe,):
+        probe, factor = shortened(part)
+        yield replace(cell, probe=probe, n=n), factor
 
 
 @torch.no_grad()
-def _agreed(noise: Split, classifier: Classifier) -> Splits:
-    """As many images as are worth timing, labelled as the classifier sees them."""
-    few = noise.first(FEWEST)
+def _worth_timing(images: Split, classifier: Classifier) -> Split:
+    """As many of the images as are worth timing."""
+    few = images.first(FEWEST)
     for _ in range(2):  # the first to warm up
         started = time.perf_counter()
-        _seen(few, classifier)
+        as_seen(few, classifier)
     fits = int(len(few) * LOOK_SECONDS / (time.perf_counter() - started))
-    images = noise.first(max(fits, FEWEST))
-    split = Split(images.pixels, _seen(images, classifier))
+    return images.first(max(fits, FEWEST))
+
+
+@torch.no_grad()
+def as_seen(images: Split, classifier: Classifier) -> Splits:
+    """Images labelled as the classifier sees them: an attack without a budget breaks none."""
+    draws = Draws((0, "probe"), torch.arange(len(images)))
+    logits: Tensor = classifier(images.images, draws)
+    split = Split(images.pixels, logits.argmax(dim=1))
     return Splits(train=split, validation=split, test=split)
-
-
-def _seen(split: Split, classifier: Classifier) -> Tensor:
-    """The class of each image to the classifier, (N,)."""
-    draws = Draws((0, "probe"), torch.arange(len(split)))
-    logits: Tensor = classifier(split.images, draws)
-    return logits.argmax(dim=1)
 
 
 def shortened(component: C) -> tuple[C, float]:
@@ -115,7 +117,7 @@ def _fields(component: Component) -> Iterator[tuple[str, Any]]:
     return ((field.name, getattr(component, field.name)) for field in fields)
 
 
-def _noise(config: ModelConfig, train: int, other: int, execution: Execution) -> Splits:
+def noise(config: ModelConfig, train: int, other: int, execution: Execution) -> Splits:
     """Images of noise in the data set's shape, with labels drawn at random."""
     draws, dataset = generator(0, "probe"), config.dataset
 

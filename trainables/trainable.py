@@ -13,7 +13,8 @@ from ray import tune
 
 from trainables.config import TrialConfig
 from trainables.errors import BadPlugin
-from trainables.execution import prepare
+from trainables.execution import Execution, prepare
+from trainables.memory import Memory, measured
 from trainables.packing import Pack
 from trainables.registry import load_plugin
 from trainables.store import Store
@@ -28,6 +29,12 @@ class StudyTrainable(tune.Trainable):
     `prepare` takes, plugins: packages to import first, seconds: of work between two reports}}`.
     """
 
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """Cores and a share of a GPU, as the job has them."""
+        asked = config["job"]["execution"]
+        return tune.PlacementGroupFactory([{"CPU": asked["threads"], "GPU": asked["gpu"]}])
+
     def setup(self, config: dict[str, Any]) -> None:
         """Called once an actor."""
         self.reset_config(config)
@@ -35,9 +42,7 @@ class StudyTrainable(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Called for each further pack of a reused actor."""
         job = new_config["job"]
-        for plugin in job["plugins"]:
-            load_plugin(plugin)
-        execution = prepare(**job["execution"])
+        execution = _prepared(job)
         trials = [_parsed(**trial) for trial in job["trials"]]
         self.seconds = job["seconds"]
         self.life = Pack(trials, Store(job["storage"]), execution, job["packing"])
@@ -58,6 +63,24 @@ class StudyTrainable(tune.Trainable):
             "done": self.life.done,
             **told,
         }
+
+
+def memory_of(job: dict[str, Any]) -> tuple[Memory, dict[str, str]]:
+    """What kinds of work take of this worker's device, which it has for itself.
+
+    Args:
+        job: `{wanted: TrialConfig as JSON by kind, storage, execution, plugins}`, see
+            `trainables.memory.measured`, whose result it is.
+    """
+    execution = _prepared(job)
+    wanted = {kind: TrialConfig.parse(trial) for kind, trial in job["wanted"].items()}
+    return measured(wanted, Store(job["storage"]), execution)
+
+
+def _prepared(job: dict[str, Any]) -> Execution:
+    for plugin in job["plugins"]:
+        load_plugin(plugin)
+    return prepare(**job["execution"])
 
 
 def _parsed(trial_id: str, ids: list[str], trial: str) -> TrialConfig:

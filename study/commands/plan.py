@@ -105,17 +105,17 @@ def forecast_of(
     """What is left of a plan and what it takes, measured first where that is asked for."""
     from study.forecast import forecast
     from study.ledger import probe as measure
+    from study.shares import probe as measure_memory
+    from study.site import Site
     from trainables.execution import prepare
 
-    asked = plan.resources
-    execution = prepare(
-        threads=asked.cpu, gpu=asked.gpu, channels_last=asked.channels_last, data=""
-    )
+    execution = prepare(**Site(store, "", plan.resources, plan.plugins).alone)
     found = forecast(plan, store, execution, workers=workers, price=price)
-    if not probe or not found.estimate.unmeasured:
+    if not probe:
         return found
     with _progress(len(found.estimate.unmeasured)) as said:
         failed = measure(store, found.work, execution, said)
+        failed |= measure_memory(plan, store, execution)
     for kind, reason in failed.items():
         Console(stderr=True).print(f"cannot measure {kind}: {reason}", markup=False)
     return forecast(plan, store, execution, workers=workers, price=price)

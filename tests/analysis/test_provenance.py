@@ -10,7 +10,7 @@ from analysis.runs import ENDED, STARTED, Results
 from trainables import names
 
 
-def timed(results: Results, device: str, **raw: object) -> Results:
+def timed(results: Results, device: str, gpu: object = "0", **raw: object) -> Results:
     """Each trial trained for a minute and was attacked for nine, one after the other."""
     count = len(results.frame)
     frame = results.frame.assign(
@@ -20,6 +20,7 @@ def timed(results: Results, device: str, **raw: object) -> Results:
             STARTED: [1_000_000_000_000 + 600_000 * i for i in range(count)],
             ENDED: [1_000_000_600_000 + 600_000 * i for i in range(count)],
             "device": device,
+            "gpu": gpu,
         }
     )
     return replace(results, frame=frame, plan=Plan({**results.plan.raw, **raw}))
@@ -27,7 +28,7 @@ def timed(results: Results, device: str, **raw: object) -> Results:
 
 def test_cost_is_the_trials_own_time_by_what_they_were_given(small: Results) -> None:
     """Ten of twelve trials are done: the sixth never ran and the tenth failed."""
-    told = cost(timed(small, "cpu x86_64", resources={"cpu": 2, "gpu": 0.25}))
+    told = cost(timed(small, "cpu x86_64", resources={"cpu": 2}))
     assert told == {
         "trials": "10",
         "first began": "2001-09-09 01:46 UTC",
@@ -39,8 +40,8 @@ def test_cost_is_the_trials_own_time_by_what_they_were_given(small: Results) -> 
 
 
 def test_gpus_are_counted_where_there_are_some(small: Results) -> None:
-    told = cost(timed(small, "cuda Tesla", resources={"cpu": 1, "gpu": 0.25}))
-    assert told["GPU hours"] == "0.42"
+    told = cost(timed(small, "cuda Tesla", gpu=["0.25", "0.5"] * 6, resources={"cpu": 1}))
+    assert told["GPU hours"] == f"{(4 * 0.25 + 5 * 0.5) * 600 / 3600:.2f}"
 
 
 def test_a_model_that_answers_for_two_methods_costs_once(flat: Results) -> None:

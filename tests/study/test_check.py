@@ -27,8 +27,14 @@ PGD = {"eps": 0.04, "steps": 3}
         ({"training": {"const": 5}}, "training: expected keys, found 5"),
         ({"training": 5}, "training: expected a mapping of keys, found 5"),
         ({"evaluate": 5}, "evaluate: expected a mapping of keys, found 5"),
-        ({"resources": {"gpu": 1.5}}, "resources.gpu: expected a number less than or equal to 1"),
-        ({"resources": {"gpu": True}}, "resources.gpu: expected a valid number, found True"),
+        (
+            {"resources": {"gpu": 1.5}},
+            "resources.gpu: expected a share from 0 to 1 or 'auto', found 1.5",
+        ),
+        (
+            {"resources": {"gpu": True}},
+            "resources.gpu: expected a share from 0 to 1 or 'auto', found True",
+        ),
         ({"attacks": {"pgd": {**PGD, "name": "x"}}}, "did you mean 'attack'?"),
         ({"attacks": {"pgd": {**PGD, "budget": 3}}}, "expected the name of a budget"),
         ({"methods": {"a": {}}}, "methods.a.loss: missing"),

@@ -11,15 +11,17 @@ from study.ledger import (
     all_rates,
     keep_account,
     last_account,
-    machine_of,
     probe,
     probe_seconds,
     rates,
 )
 from study.local import run_local
+from study.shares import Shares
+from study.shares import probe as probe_memory
 from study.site import Site
 from study.spec import Resources
-from trainables.execution import Execution, cores
+from trainables.execution import Execution, cores, machine_of
+from trainables.memory import kept
 from trainables.store import Store
 
 TINY = {
@@ -181,6 +183,19 @@ def test_what_exceeds_a_budget_is_told_with_what_would_fit(plan_of, store, meter
     assert both.endswith("about 2 of them would fit")
 
 
-def test_slots_are_the_cores_over_what_a_trial_takes():
-    assert slots(Resources(), CPU) == cores()
-    assert slots(Resources(cpu=4096), CPU) == 1
+def test_slots_are_the_cores_over_what_a_trial_takes(plan_of, store):
+    assert slots(plan_of(**TINY), store, CPU) == cores()
+    assert slots(plan_of(**TINY, resources={"cpu": 4096}), store, CPU) == 1
+
+
+def test_slots_on_a_gpu_are_the_trials_that_have_room_on_it(plan_of, store, monkeypatch):
+    monkeypatch.setattr("study.forecast.cores", lambda: 64)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    plan, on_gpu = plan_of(**TINY), Execution(gpu=1.0)
+    assert slots(plan, store, on_gpu) == 2  # nothing is known
+    probe_memory(plan, store, on_gpu)
+    share = Shares("auto")
+    share.learn([kept(store, on_gpu)], plan.trials)
+    assert slots(plan, store, on_gpu) == min(64, 2 * round(1 / share.of(plan.trials))) > 2
+    assert slots(plan_of(**TINY, resources={"gpu": 0.25}), store, on_gpu) == 8
+    assert slots(plan_of(**TINY, resources={"gpu": 0}), store, CPU) == 64

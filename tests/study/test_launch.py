@@ -9,6 +9,7 @@ import pytest
 
 from study.launch import worker_environment
 from study.spec import Resources
+from trainables.store import Store
 
 LOOK = """
 import json, os, subprocess, sys
@@ -80,3 +81,99 @@ def test_a_users_own_wait_policy_stands(monkeypatch):
     found = worker_environment(Resources(cpu=3))
     assert found["OMP_WAIT_POLICY"] == "active"
     assert found["OMP_NUM_THREADS"] == found["MKL_NUM_THREADS"] == "3"
+
+
+GPUS = """
+import json, os, sys
+from pathlib import Path
+
+from ray.cluster_utils import Cluster
+
+from study.files import read_study
+from study.gpus import gpus, shares_of
+from study.launch import _packs, _session, run_on_ray
+from study.plan import make_plan
+from study.site import Site
+from trainables.store import Store
+
+class Heard:
+    said, running, most, deaths = [], set(), 0, []
+
+    def say(self, line):
+        self.said.append(line)
+
+    def started(self, trial_id):
+        self.running.add(trial_id)
+        self.most = max(self.most, len(self.running))
+
+    def reported(self, report):
+        assert not report.failed, report.failed
+        if report.done:
+            self.running.discard(report.trial_id)
+
+    def lost(self, trial_id, reason, details=""):
+        self.deaths.append(reason)
+
+folder = Path(sys.argv[1])
+plan, heard = make_plan(read_study(str(folder / "gpus.yaml"))), Heard()
+site = Site(Store(str(folder / "store")), "", plan.resources, ())
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+# As if: Ray counts GPUs that are not there, and the workers find a processor.
+for kind in ("T4", "A100"):
+    cluster.add_node(num_cpus=2, num_gpus=1, resources={f"accelerator_type:{kind}": 1})
+os.environ["RAY_ADDRESS"] = cluster.address
+with _session(plan.resources):
+    kinds = sorted(gpus())
+    shares = shares_of(plan.trials, site, heard)
+    packed = len(_packs(plan.trials, site, shares))
+run_on_ray(plan.trials, site, heard)
+cluster.shutdown()
+share = {trial.label.split()[0]: shares.of([trial]) for trial in plan.trials}
+print(json.dumps({"kinds": kinds, "share": share, "packs": packed, "said": heard.said,
+                  "most": heard.most, "left": list(heard.running), "lost": heard.deaths}))
+"""
+
+
+def test_trials_share_gpus_by_the_memory_that_workers_measure(tmp_path):
+    """Ray's real scheduling of shares; the GPUs are counted only, and memory is the machine's."""
+    study = {
+        "study": "gpus",
+        "data": {"name": "mnist5k", "subset": {"train": 256, "validation": 20}},
+        "backbone": "lenet5",
+        "seeds": 2,
+        "evaluate": {"validation": 5, "test": 5},
+        "training": {"epochs": 1},
+        "methods": {
+            "sce": {"loss": "sce"},
+            "broad": {
+                "loss": "sce",
+                "backbone": {"name": "lenet5"},
+                "training": {"batch_size": 256},
+            },
+        },
+        "attacks": {"pgd": {"eps": 0.04, "steps": 3}},
+        "headline": {"attack": "pgd"},
+        "resources": {"pack": 2},
+    }
+    (tmp_path / "gpus.yaml").write_text(json.dumps(study))
+    (tmp_path / "gpus.py").write_text(GPUS)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "gpus.py"), str(tmp_path)],
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["kinds"] == ["accelerator_type:A100", "accelerator_type:T4"]
+    assert found["said"] == ["asking how much of a GPU's memory 4 kinds of work take"] * 2
+    assert (found["left"], found["lost"]) == ([], [])
+    shares = found["share"]
+    assert 0 < shares["sce"] <= shares["broad"] < 0.5
+    # Room for four at once, two a node, although there are but two GPUs.
+    assert found["packs"] == 4
+    assert found["most"] > 2
+    store = Store(str(tmp_path / "store"))
+    (machine,) = store.entries("memory")
+    assert len(store.read_json(f"memory/{machine}", "memory.json")["own"]) == 4

@@ -31,9 +31,14 @@ def test_prepares_this_process_as_it_is_told(monkeypatch):
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(("gpu", "there"), [(0.5, True), (0.5, False), (0.0, True)])
 def test_a_gpu_is_used_where_a_share_is_asked_for_and_there_is_one(monkeypatch, gpu, there):
+    bounds = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    device = prepare(threads=1, gpu=gpu, channels_last=True, data="x").device
-    assert device.type == ("cuda" if gpu and there else "cpu")
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", bounds.append)
+    execution = prepare(threads=1, gpu=gpu, channels_last=True, data="x")
+    used = gpu > 0 and there
+    assert execution.device.type == ("cuda" if used else "cpu")
+    assert execution.gpu == (gpu if used else 0.0)
+    assert bounds == ([gpu] if used else [])  # no more of its memory is taken
 
 
 def test_record_tells_what_a_result_may_depend_on():
@@ -42,6 +47,12 @@ def test_record_tells_what_a_result_may_depend_on():
     assert record["torch"] == torch.__version__
     assert record["channels_last"] is True
     assert set(record) == {"device", "threads", "channels_last", "torch", "cuda", "python", "host"}
+
+
+def test_record_tells_of_a_share_where_there_is_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "A100")
+    record = Execution(device=torch.device("cuda"), gpu=0.25).record()
+    assert (record["device"], record["gpu"]) == ("cuda A100", 0.25)
 
 
 def test_record_tells_of_packing_where_there_was_any():

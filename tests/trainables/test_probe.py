@@ -65,7 +65,7 @@ def test_images_survive_to_the_last_step(model_config, name):
     config = model_config()
     classifier = new_classifier(config, CPU).eval()
     made, factor = probe.shortened(attack(name, steps=6))
-    splits = probe._agreed(probe._noise(config, 1, 16, CPU).test, classifier)
+    splits = probe.as_seen(probe.noise(config, 1, 16, CPU).test, classifier)
     images, labels = splits.test.batch(torch.arange(len(splits.test)))
     ((_, outcome),) = craft([made], classifier, images, labels)
     assert factor == 3
