@@ -28,7 +28,7 @@ from study.found import with_found
 from study.lock import StudyLock
 from study.plan import Plan, make_plan
 from study.references import entries_of, note, trials_of, wanted_by
-from study.refine import REFINEMENTS
+from study.refinements import REFINEMENTS
 from study.search import SEARCHES, searches
 from trainables.config import ID_LENGTH
 from trainables.errors import (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 
@@ -19,6 +20,9 @@ from trainables.errors import StudyError
 
 def main() -> None:
     """Runs the command; a user's mistake is one message and exit status 2."""
+    # Plans are many objects that live long: looking for garbage after every 700 of them took a
+    # fifth of the time of planning 10,000 trials.
+    gc.set_threshold(50_000)
     for sign in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(sign, _stop)
     try:

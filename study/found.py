@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from study.plan import Plan, make_plan
-from study.refine import refinements
+from study.refinements import refinements
 from study.search import extras_of, searches
 from trainables.store import Store
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -492,13 +492,19 @@ def _measured(
     cells, diagnostics = protocol.cells, dict(_diagnostics(study, mistakes))
     leading = [cell.attack for cell in cells if cell.headline]
     sources = _Sources(trials, mistakes)
+    alike: dict[Hashable, dict[str, Cell]] = {}  # of all trials that are measured alike
+    is_aimed = any(cell.attack.sources for cell in cells)
     for trial in trials:
         thorough = trial.model.arm_id in chosen or _stands_out(trial, axes)
+        loss, stochastic = trial.model.loss, trial.model.transform.stochastic
+        key = (trial.methods, loss, stochastic, thorough, trial.id if is_aimed else None)
         try:
-            measured = {
-                cell.name: _cell(attack, cell.split, _size(study, trial, cell))
-                for cell, attack in _applying(trial, cells, sources, thorough=thorough)
-            }
+            if key not in alike:
+                alike[key] = {
+                    cell.name: _cell(attack, cell.split, _size(study, trial, cell))
+                    for cell, attack in _applying(trial, cells, sources, thorough=thorough)
+                }
+            measured = alike[key]
         except UnknownLoss as error:
             mistakes.append(Mistake(f"methods.{trial.methods[0]}", str(error)))
             continue
@@ -647,6 +653,9 @@ def _merge(trials: Iterable[PlannedTrial]) -> Iterator[PlannedTrial]:
         groups.setdefault(trial.id, []).append(trial)
     arms = Counter(same[0].model.arm_id for same in groups.values())
     for first, *others in groups.values():
+        if not others:
+            yield replace(first, seeds=arms[first.model.arm_id])
+            continue
         same = [first, *others]
         yield replace(
             first,

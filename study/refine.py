@@ -1,30 +1,25 @@
-"""After a coarse grid: more seeds where the best point is undecided, more points around it.
-
-What was decided is kept in the store, in `studies/<study>/refinements`, and is part of the plan
-from then on.
-"""
+"""After a coarse grid: more seeds where the best point is undecided, more points around it."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special  # and not `stats`, which takes a second to import
 
-from study.plan import Extra, Plan, PlannedTrial, candidate, numeric
+from study.plan import Extra, Plan, candidate
+from study.refinements import points_of
 from study.results import validated
 from trainables import names
 from trainables.errors import DamagedEntry, InvalidStudy, NothingToRefine
 from trainables.store import Store
 
-REFINEMENTS = "refinements"  # the entry of a study's decisions
 CONFIDENCE = 0.95
 
 
@@ -114,70 +109,24 @@ def half_widths(arms: Sequence[Arm]) -> list[float]:
     free = sum(len(arm.values) - 1 for arm in arms)
     within = sum(float(np.var(list(arm.values.values()))) * len(arm.values) for arm in arms)
     tail = (1 + CONFIDENCE) / 2
-    spread = math.sqrt(within / free) * float(stats.t.ppf(tail, free)) if free else 0.0
-    z = float(stats.norm.ppf(tail))
+    spread = math.sqrt(within / free) * float(special.stdtrit(free, tail)) if free else 0.0
+    z = float(special.ndtri(tail))
     return [
         max(spread / math.sqrt(len(arm.values)), z * math.sqrt(arm.mean * (1 - arm.mean) / arm.n))
         for arm in arms
     ]
 
 
-def refinements(plan: Plan, store: Store) -> list[Extra]:
-    """What was decided before and still is of the study's methods and axes."""
-    found = store.read_json(_entry(plan.name), "points.json")
-    if not found:
-        return []
-    extras = [Extra(**{**item, "seeds": tuple(item["seeds"])}) for item in found]
-    axes = {
-        (name, str(place)): _axes_of(plan, name, str(place))
-        for place, study in plan.placed
-        for name in study.methods
-    }
-    return [extra for extra in extras if set(extra.axes) == axes.get((extra.method, extra.place))]
-
-
-def keep(plan: Plan, store: Store, extras: Iterable[Extra]) -> None:
-    """Adds a decision to those that were made before."""
-    kept = [asdict(extra) for extra in [*refinements(plan, store), *extras]]
-    store.write(_entry(plan.name), {"points.json": json.dumps(kept, indent=1).encode()})
-
-
-def forget(plan: Plan, store: Store) -> None:
-    """Takes all decisions back; what was trained for them stays in the store."""
-    store.remove(_entry(plan.name))
-
-
 def refinable(plan: Plan) -> list[tuple[str, str]]:
     """The methods with numeric axes, each with a place: what `decide` takes."""
     places = dict.fromkeys(trial.place for trial in plan.trials)
     pairs = [(method, place) for method in plan.methods for place in places]
-    return [pair for pair in pairs if len(_points(plan, *pair)) > 1]
-
-
-def _entry(study: str) -> str:
-    return f"studies/{study}/{REFINEMENTS}"
-
-
-def _points(plan: Plan, method: str, place: str) -> dict[str, list[PlannedTrial]]:
-    """A method's trials by arm, where all that is swept are numbers."""
-    arms: dict[str, list[PlannedTrial]] = {}
-    for trial in plan.trials:
-        if method in trial.methods and trial.place == place:
-            axes = trial.axes[method]
-            if axes and numeric(axes) == axes:
-                arms.setdefault(trial.model.arm_id, []).append(trial)
-    return arms
-
-
-def _axes_of(plan: Plan, method: str, place: str) -> set[str]:
-    return {
-        key for trials in _points(plan, method, place).values() for key in trials[0].axes[method]
-    }
+    return [pair for pair in pairs if len(points_of(plan, *pair)) > 1]
 
 
 def _arms(plan: Plan, store: Store, method: str, place: str) -> list[Arm]:
     arms = []
-    for trials in _points(plan, method, place).values():
+    for trials in points_of(plan, method, place).values():
         first = trials[0]
         headline = plan.protocol(first).headline[names.VALIDATION]
         arm = Arm(first.axes[method], first.labels[method], first.cells[headline[0]].n)

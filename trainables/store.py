@@ -265,4 +265,4 @@ def _complete(folder: str) -> set[str]:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return set()
-    return {name for name in names if os.path.exists(os.path.join(folder, name, MANIFEST))}
+    return {name for name in names if os.path.exists(f"{folder}/{name}/{MANIFEST}")}

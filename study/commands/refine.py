@@ -44,8 +44,9 @@ def refine(
 ) -> None:
     """Decides where a measured grid needs more seeds and points; `study run` then trains them."""
     from study.lock import StudyLock
-    from study.refine import decide, keep, refinable
-    from study.refine import forget as forget_all
+    from study.refine import decide, refinable
+    from study.refinements import forget as forget_all
+    from study.refinements import keep
     from trainables.store import Store
 
     store, console = Store(storage), Console(soft_wrap=True)

@@ -13,7 +13,8 @@ from scipy import stats
 from study.files import read_study
 from study.found import with_found
 from study.plan import make_plan
-from study.refine import Arm, decide, forget, half_widths, keep, refinable
+from study.refine import Arm, decide, half_widths, refinable
+from study.refinements import forget, keep
 from study.results import read_outcome, worst
 from trainables import names
 from trainables.errors import NothingToRefine
