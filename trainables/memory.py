@@ -66,7 +66,7 @@ def measured(
     """
     entry = _entry(execution)
     gauge = _Gauge(execution.device)
-    known = _read(store, entry) or Memory(gauge.total, gauge.fixed)
+    known = replace(_read(store, entry) or Memory(0, gauge.fixed), total=gauge.total)
     failed: dict[str, str] = {}
     for kind, example in wanted.items():
         if kind in known.own:
