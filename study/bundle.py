@@ -26,7 +26,8 @@ from study.describe import provenance
 from study.files import CannotWrite, read_study, standalone
 from study.found import with_found
 from study.lock import StudyLock
-from study.plan import Plan, make_plan
+from study.plan import make_plan
+from study.planned import Plan
 from study.references import entries_of, note, trials_of, wanted_by
 from study.refinements import REFINEMENTS
 from study.search import SEARCHES, searches

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.choice import choose
-from study.plan import Plan, PlannedTrial, make_plan, numeric, swept
+from study.plan import make_plan
+from study.planned import Plan, PlannedTrial, numeric, swept
 from study.results import validated
 from trainables import names
 from trainables.errors import DamagedEntry

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.statistics import Difference, compare
-from study.plan import Plan, PlannedTrial
+from study.planned import Plan, PlannedTrial
 from study.results import read_outcome, worst
 from trainables import names
 from trainables.errors import BadOption

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from study.plan import Plan, PlannedTrial
+from study.planned import Plan, PlannedTrial
 from trainables import names
 from trainables.attacks.base import Stepwise
 from trainables.config import COMPONENTS, Cell, ModelConfig, canonical

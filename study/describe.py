@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from study.plan import Plan, PlannedTrial, numeric, swept
+from study.planned import Plan, PlannedTrial, numeric, swept
 from study.protocol import NamedCell, Protocol
 from study.source import git_revision
 

@@ -14,7 +14,7 @@ from study.ledger import Meter, keep_account
 from study.listener import Listener
 from study.local import run_local, search_local
 from study.lock import StudyLock
-from study.plan import Plan, PlannedTrial
+from study.planned import Plan, PlannedTrial
 from study.progress import Display
 from study.references import note
 from study.results import is_complete

@@ -10,7 +10,7 @@ import torch
 
 from study.cost import HOUR, Account, Estimate, Workload, duration, estimate, told, workload
 from study.ledger import held, last_account, probe_seconds, rates
-from study.plan import Plan
+from study.planned import Plan
 from study.search import ahead
 from study.shares import Shares
 from trainables.execution import Execution, cores, machine_of

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from study.plan import Plan, make_plan
+from study.plan import make_plan
+from study.planned import Plan
 from study.refinements import refinements
 from study.search import extras_of, searches
 from trainables.store import Store

@@ -9,7 +9,7 @@ import ray
 
 from study.cost import told
 from study.listener import Listener
-from study.plan import PlannedTrial
+from study.planned import PlannedTrial
 from study.shares import Shares
 from study.site import Site
 from trainables.memory import Memory

@@ -28,7 +28,7 @@ from ray.tune.search.sample import Domain
 
 from study.gpus import gpus, shares_of
 from study.listener import Listener
-from study.plan import PlannedTrial
+from study.planned import PlannedTrial
 from study.search import ahead
 from study.searching import Searching
 from study.shares import Shares

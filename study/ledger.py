@@ -25,7 +25,7 @@ from study.cost import (
     told,
     workload,
 )
-from study.plan import Plan, PlannedTrial
+from study.planned import Plan, PlannedTrial
 from trainables.errors import DamagedEntry
 from trainables.execution import Execution, entry_name, machine_of
 from trainables.probe import attack_rate, training_rate

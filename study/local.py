@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from study.listener import Listener
-from study.plan import PlannedTrial
+from study.planned import PlannedTrial
 from study.searching import Searching
 from study.site import Site
 from trainables.execution import prepare

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import TypeVar
 
-from study.plan import Plan, PlannedTrial
+from study.planned import Plan, PlannedTrial
 from trainables.config import ID_LENGTH
 from trainables.errors import BadOption, nearest
 from trainables.store import Store

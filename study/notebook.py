@@ -18,7 +18,8 @@ from study.files import FULL, read_study
 from study.found import with_found
 from study.lookup import find_trial
 from study.places import RESULTS, STORAGE, tracking_of
-from study.plan import Plan, make_plan
+from study.plan import make_plan
+from study.planned import Plan
 from study.results import image_frame, read_outcome
 from study.status import Status, status_of
 from trainables import names

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from study.plan import PlannedTrial
+from study.planned import PlannedTrial
 from study.search import Search
 from study.tracking import Summary
 from trainables.trial import Report

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 
-from study.plan import Plan, PlannedTrial
+from study.planned import Plan, PlannedTrial
 from study.search import SEARCHES
 from trainables.errors import DamagedEntry
 from trainables.store import Store

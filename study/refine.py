@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from scipy import special  # and not `stats`, which takes a second to import
 
-from study.plan import Extra, Plan, candidate
+from study.plan import candidate
+from study.planned import Extra, Plan
 from study.refinements import points_of
 from study.results import validated
 from trainables import names

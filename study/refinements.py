@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from study.plan import Extra, Plan, PlannedTrial, numeric
+from study.planned import Extra, Plan, PlannedTrial, numeric
 from trainables.store import Store
 
 REFINEMENTS = "refinements"  # the entry of a study's decisions, `studies/<study>/refinements`

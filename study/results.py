@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import safetensors.numpy
 
-from study.plan import PlannedTrial
+from study.planned import PlannedTrial
 from study.protocol import Protocol
 from trainables import names
 from trainables.attacks.base import Columns

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from study.overlay import Place
-from study.plan import Extra, Plan, PlannedTrial, candidate, ends
+from study.plan import candidate, ends
+from study.planned import Extra, Plan, PlannedTrial
 from study.protocol import Protocol
 from study.space import Axis, Range, axes_of, searched
 from study.spec import Search as Settings

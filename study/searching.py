@@ -8,7 +8,8 @@ from typing import Protocol
 
 from study.interrupts import uninterrupted
 from study.listener import Listener
-from study.plan import Plan, PlannedTrial, candidate
+from study.plan import candidate
+from study.planned import Plan, PlannedTrial
 from study.results import is_complete, validated
 from study.sampler import Sampler
 from study.search import REFUSED, Search, Suggestion

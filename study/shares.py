@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from study.cost import Kinds, Need, add_examples, cells_of, told
-from study.plan import Plan, PlannedTrial
+from study.planned import Plan, PlannedTrial
 from study.spec import Share
 from trainables.config import Cell, TrialConfig
 from trainables.datasets.base import Dataset

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from study.plan import PlannedTrial
+from study.planned import PlannedTrial
 from study.protocol import metric_name
 from study.results import is_complete, read_outcome
 from trainables import names

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from analysis.runs import connect, search_runs
 from study.lock import living_holders
-from study.plan import Plan, PlannedTrial
+from study.planned import Plan, PlannedTrial
 from study.search import searches
 from trainables import names
 from trainables.store import Store

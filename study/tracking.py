@@ -28,7 +28,7 @@ from analysis.plan import Plan as Described
 from analysis.runs import connect, search_runs
 from study.database import database_of
 from study.describe import describe
-from study.plan import Plan, PlannedTrial, numeric
+from study.planned import Plan, PlannedTrial, numeric
 from study.results import Finding, Outcome, frame, metrics, note, read_finding, read_outcome
 from study.source import git_revision
 from trainables import names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from study.plan import Plan, PlannedTrial
+from study.planned import Plan, PlannedTrial
 from study.results import read_outcome, worst
 from study.tracking import Summary
 from trainables import names

@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from study.bars import along
 from study.driver import fetch
-from study.plan import Plan, PlannedTrial
+from study.planned import Plan, PlannedTrial
 from study.references import entries_of, trials_of, wanted_by
 from study.site import Site
 from trainables.config import Cell, TrialConfig

@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 from study.interrupts import uninterrupted
 from study.ledger import Meter
 from study.lock import StudyLock
-from study.plan import Plan, PlannedTrial
+from study.planned import Plan, PlannedTrial
 from study.progress import Display
 from study.results import is_complete
 from study.search import Search

@@ -23,7 +23,7 @@ from study.files import FULL, read_study
 from trainables.errors import NothingTracked
 
 if TYPE_CHECKING:
-    from study.plan import Plan
+    from study.planned import Plan
     from trainables.store import Store
 
 RESULTS, DEFAULT_STORAGE = places.RESULTS, places.STORAGE

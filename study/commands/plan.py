@@ -29,7 +29,7 @@ from study.files import FULL
 
 if TYPE_CHECKING:
     from study.forecast import Forecast
-    from study.plan import Plan
+    from study.planned import Plan
     from trainables.store import Store
 
 Workers = Annotated[
@@ -62,6 +62,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Shows what a study would train and attack, what is there already and what the rest takes."""
+    from study.cells import left_out
     from study.search import searches
     from trainables.store import Store
 
@@ -82,7 +83,7 @@ def plan(
         counts = {"models": work.models, "cells": work.cells}
         cached = {"models": work.trained, "cells": work.measured}
         told = {"study": planned.name, **counts, "cached": cached, "runs": work.runs}
-        further = {"estimate": found.as_json(), "left_out": planned.left_out}
+        further = {"estimate": found.as_json(), "left_out": left_out(planned)}
         print(json.dumps({**told, "methods": methods, **further}, indent=1))
         return
     console = Console(soft_wrap=True)
@@ -93,7 +94,7 @@ def plan(
     print_counts(console, methods)
     for search in searches(planned, store):
         console.print(f"  search: {escape(search.told)}")
-    for line in planned.left_out:
+    for line in left_out(planned):
         console.print(escape(line))
     for line in found.lines(f"{command_line()} --probe"):
         console.print(line, markup=False, highlight=False)

@@ -36,7 +36,7 @@ from study.interrupts import alarm, seconds_of
 
 if TYPE_CHECKING:
     from study.driver import Result
-    from study.plan import Plan
+    from study.planned import Plan
     from study.shard import Shard
     from trainables.store import Store
 

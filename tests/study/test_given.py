@@ -9,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from study.cells import left_out
 from study.cost import workload
 from study.describe import describe
 from study.results import read_outcome
@@ -97,7 +98,7 @@ def test_a_diagnostic_of_features_is_left_out_and_told(plan_of):
     plan = plan_of(methods=methods, diagnostics={"embedding": {}, "exhibits": {}})
     found = {trial.methods[0]: set(trial.diagnostics) for trial in plan.trials}
     assert found == {"theirs": {"exhibits"}, "ours": {"embedding", "exhibits"}}
-    assert plan.left_out == [
+    assert left_out(plan) == [
         "theirs: no embedding: small_net:SmallNet shows no features, logits alone"
     ]
 
