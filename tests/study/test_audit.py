@@ -161,3 +161,45 @@ def test_an_attack_may_have_images_of_its_own(plan_of):
     assert sizes.pop(few) == 7
     assert set(sizes.values()) == {50, 20}
     assert describe(plan, "study run")["protocols"]["lenet5/mnist5k"]["cells"][few]["n"] == 7
+
+
+def test_what_is_measured_of_a_trial_depends_on_nothing_beside_it(plan_of):
+    """Trials alike have their cells worked out once: of equal loss, transform, size and place."""
+    methods = {
+        **METHODS,
+        "few": {"loss": "sce", "training": {"epochs": 3}, "evaluate": {"test": 20}},
+        "mixed": {
+            "loss": ["sce", {"name": "isce", "s": 2.0}],
+            "transform": ["none", "random_resize_pad"],
+            "training": {"epochs": 4},
+        },
+    }
+    keys = {
+        "attacks": {"pgd": {**PGD, "surface": [*SURFACES, "train_loss"], "eot": 4}},
+        "headline": {"attack": "pgd", "surface": "margin_raw"},
+        "audit": {"n": 40, "queries": 100, "transfer": None},
+    }
+    whole = plan_of(seeds=2, methods=methods, **keys)
+    alone = [
+        {**method, "loss": loss, "transform": transform}
+        for method in methods.values()
+        for loss in as_list(method["loss"])
+        for transform in as_list(method.get("transform", "none"))
+    ]
+    seen = set()
+    for method in alone:
+        for trial in plan_of(seeds=2, methods={"alone": method}, **keys).trials:
+            assert trial.cells == whole.by_id[trial.id].cells, method
+            seen.add(trial.id)
+    assert seen == set(whole.by_id)
+
+
+def as_list(value):
+    return value if isinstance(value, list) else [value]
+
+
+def test_corners_of_a_grid_of_trainings_are_corners_too(plan_of):
+    methods = {"sce": {"loss": "sce", "training": {"lr": [0.01, 0.02, 0.03, 0.04]}}}
+    plan = plan_of(methods=methods, attacks={"pgd": PGD}, audit={})
+    thorough = [any("autoattack" in name for name in trial.cells) for trial in plan.trials]
+    assert thorough == [True, False, True, True]

@@ -199,3 +199,7 @@ def test_slots_on_a_gpu_are_the_trials_that_have_room_on_it(plan_of, store, monk
     assert slots(plan, store, on_gpu) == min(64, 2 * round(1 / share.of(plan.trials))) > 2
     assert slots(plan_of(**TINY, resources={"gpu": 0.25}), store, on_gpu) == 8
     assert slots(plan_of(**TINY, resources={"gpu": 0}), store, CPU) == 64
+    grid = {"isce": {"loss": {"name": "isce", "s": {"uniform": [1, 5]}, "m": 0.1}}}
+    searched = plan_of(**TINY, methods=grid, search={"trials": 3})
+    assert not searched.trials
+    assert slots(searched, store, on_gpu) == 2  # nobody knows what it will try

@@ -83,7 +83,7 @@ def test_where_nothing_is_known_it_is_all_of_a_gpu(plan_of):
 
 
 def test_each_kind_is_measured_once_with_the_cell_that_takes_all(plan_of):
-    attacks = {"pgd": {"eps": 0.04, "steps": [3, 9]}}
+    attacks = {"pgd": {"eps": 0.04, "steps": [3, 9], "alpha": 0.02}}
     plan = plan_of(**TINY, methods=TWO, attacks=attacks, headline={"attack": "pgd", "steps": 3})
     found = Shares("auto").examples(plan.trials)
     assert len(plan.trials) == 3

@@ -29,6 +29,7 @@ def attack(config, name="pgd"):
 
 
 def test_the_peak_is_what_was_held_at_once_and_not_what_was_held_before():
+    torch.ones(100_000_000)  # 400 MB, which are gone
     before = torch.ones(50_000_000)  # 200 MB, which stay
     gauge = memory._Gauge(torch.device("cpu"))
 
@@ -53,6 +54,8 @@ def test_a_larger_batch_takes_more_and_so_does_a_larger_network(model_config, st
     assert not failed
     own = found.own
     assert own["small"] < own["batch"] < own["network"]
+    # 1024 images, and of each the first six maps of 28 x 28 before and after their activation.
+    assert own["batch"] - own["small"] > 1024 * (2 * 6 + 1) * 28 * 28 * 4
     # 256 images at a time; a backbone's maps of one are 31 layers of 16 x 32 x 32 floats, halved
     # twice: 1.2 MB at least that have to be kept for the way back.
     assert own["attack"] > 256 * 1.2 * MB
