@@ -84,7 +84,6 @@ def search_on_ray(searching: Searching, site: Site) -> None:
 
 def _run(site: Site, listener: Listener, space: dict[str, Any], **how: Any) -> None:
     """Runs what Tune draws from a space, or a search suggests, on the session's Ray."""
-    _check_room(site.resources)
     with tempfile.TemporaryDirectory(prefix="study-tune-") as folder:
         callback = _Callback(listener)
         tuner = tune.Tuner(
@@ -301,10 +300,13 @@ def _slots(trials: Iterable[PlannedTrial], site: Site, shares: Shares) -> int:
 
 def _check_room(resources: Resources) -> None:
     """Ray would wait for ever for a node that large."""
-    largest = max((node["Resources"].get("CPU", 0) for node in ray.nodes()), default=0)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fit = [have for have in nodes if resources.gpu and have.get("GPU")] or nodes
+    largest = max((have.get("CPU", 0) for have in fit), default=0)
     if resources.cpu > largest:
         what = f"resources.cpu: a trial asks for {resources.cpu} cores"
-        raise NoRoom(f"{what}, the largest node has {largest:.0f}")
+        kind = "node" if fit is nodes else "node with a GPU"
+        raise NoRoom(f"{what}, the largest {kind} has {largest:.0f}")
 
 
 def worker_environment(resources: Resources) -> dict[str, str]:
@@ -354,6 +356,7 @@ def _session(resources: Resources) -> Iterator[None]:
             ray.init(**options)
             signal.signal(signal.SIGTERM, on_term)  # Ray's own would end us at once
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told by us
+            _check_room(resources)
             yield
         finally:
             ray.shutdown()

@@ -94,6 +94,8 @@ from study.gpus import gpus, shares_of
 from study.launch import _packs, _session, run_on_ray
 from study.plan import make_plan
 from study.site import Site
+from study.spec import Resources
+from trainables.errors import NoRoom
 from trainables.store import Store
 
 class Heard:
@@ -127,10 +129,20 @@ with _session(plan.resources):
     shares = shares_of(plan.trials, site, heard)
     packed = len(_packs(plan.trials, site, shares))
 run_on_ray(plan.trials, site, heard)
+cluster.add_node(num_cpus=8)
+refused = []
+for asked in ({"cpu": 4}, {"cpu": 4, "gpu": 0}, {"cpu": 9, "gpu": 0}):
+    try:
+        with _session(Resources(**asked)):
+            refused.append("")
+    except NoRoom as error:
+        refused.append(str(error))
 cluster.shutdown()
 share = {trial.label.split()[0]: shares.of([trial]) for trial in plan.trials}
-print(json.dumps({"kinds": kinds, "share": share, "packs": packed, "said": heard.said,
-                  "most": heard.most, "left": list(heard.running), "lost": heard.deaths}))
+print(json.dumps({
+    "kinds": kinds, "share": share, "packs": packed, "refused": refused, "said": heard.said,
+    "most": heard.most, "left": list(heard.running), "lost": heard.deaths,
+}))
 """
 
 
@@ -174,6 +186,12 @@ def test_trials_share_gpus_by_the_memory_that_workers_measure(tmp_path):
     # Room for four at once, two a node, although there are but two GPUs.
     assert found["packs"] == 4
     assert found["most"] > 2
+    # A trial needs cores beside its GPU; without one it runs wherever there are cores.
+    assert found["refused"] == [
+        "resources.cpu: a trial asks for 4 cores, the largest node with a GPU has 2",
+        "",
+        "resources.cpu: a trial asks for 9 cores, the largest node has 8",
+    ]
     store = Store(str(tmp_path / "store"))
     (machine,) = store.entries("memory")
     assert len(store.read_json(f"memory/{machine}", "memory.json")["own"]) == 4
