@@ -12,7 +12,7 @@ from study.cost import HOUR, Account, Estimate, Workload, duration, estimate, to
 from study.ledger import held, last_account, probe_seconds, rates
 from study.planned import Plan
 from study.search import ahead
-from study.shares import Shares
+from study.shares import Shares, as_many
 from trainables.execution import Execution, cores, machine_of
 from trainables.memory import kept
 from trainables.store import Store
@@ -166,5 +166,5 @@ def slots(plan: Plan, store: Store, execution: Execution) -> int:
         shares = Shares(plan.resources.gpu)
         shares.learn(filter(None, [kept(store, execution)]), plan.trials)
         share = max((shares.of([trial]) for trial in plan.trials), default=1.0)
-        found = min(found, torch.cuda.device_count() * int(1 / share))
+        found = min(found, torch.cuda.device_count() * as_many(share))
     return max(found, 1)

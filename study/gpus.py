@@ -19,10 +19,15 @@ _KIND = "accelerator_type:"  # of resource by which Ray names a node's GPUs
 _A_LITTLE = 0.001  # of one, which is there to be asked for
 
 
-def gpus() -> set[str | None]:
-    """The kinds of GPU that there are, as Ray calls them; None for one that it has no name for."""
+def gpus(cores: int = 1) -> set[str | None]:
+    """The kinds of GPU that there are, as Ray calls them; None for one that it has no name for.
+
+    Args:
+        cores: that a trial needs beside one: others it never runs on.
+    """
     nodes = (node["Resources"] for node in ray.nodes() if node["Alive"])
-    named = ([name for name in have if name.startswith(_KIND)] for have in nodes if "GPU" in have)
+    fit = (have for have in nodes if have.get("GPU") and have.get("CPU", 0) >= cores)
+    named = ([name for name in have if name.startswith(_KIND)] for have in fit)
     return {name for names in named for name in names or [None]}
 
 
@@ -32,7 +37,7 @@ def shares_of(trials: Sequence[PlannedTrial], site: Site, listener: Listener) ->
     What is not known of the memory that they need is measured, on each kind of GPU there is, by
     a worker that has one for itself.
     """
-    kinds = gpus()
+    kinds = gpus(site.resources.cpu)
     shares = Shares(site.resources.gpu if kinds else 0.0, site.more)
     wanted = shares.examples(trials)
     if not wanted:
@@ -40,7 +45,7 @@ def shares_of(trials: Sequence[PlannedTrial], site: Site, listener: Listener) ->
     listener.say(f"asking how much of a GPU's memory {len(wanted)} kinds of work take")
     job = {
         "wanted": {kind: example.dump() for kind, example in wanted.items()},
-        **site.told(1.0),
+        **site.told(1.0, 1.0),
     }
     measure = ray.remote(num_cpus=site.resources.cpu, num_gpus=1, max_calls=1)(memory_of)
     asked = [

@@ -31,7 +31,7 @@ from study.listener import Listener
 from study.planned import PlannedTrial
 from study.search import ahead
 from study.searching import Searching
-from study.shares import Shares
+from study.shares import Shares, as_many
 from study.site import Site
 from study.spec import Resources
 from trainables.errors import NoRoom, StudyError
@@ -239,6 +239,7 @@ class _Callback(tune.Callback):
         cause = details.splitlines()[-1:]
         for trial_id in _ids(trial):
             self.listener.lost(trial_id, ": ".join(["its worker died", *cause]), details)
+        _slim(trial)
 
 
 def _slim(trial: TuneTrial) -> None:
@@ -259,11 +260,12 @@ def _packs(trials: Sequence[PlannedTrial], site: Site, shares: Shares) -> list[l
 def _job(
     pack: Sequence[PlannedTrial], site: Site, shares: Shares, seconds: float = SLICE_SECONDS
 ) -> dict[str, Any]:
+    share = shares.of(pack)
     return {
         "trials": [_described(trial) for trial in pack],
         "packing": site.resources.pack,
         "seconds": seconds,
-        **site.told(shares.of(pack)),
+        **site.told(share, shares.room(share)),
     }
 
 
@@ -295,7 +297,9 @@ def _slots(trials: Iterable[PlannedTrial], site: Site, shares: Shares) -> int:
     have = ray.cluster_resources()
     slots = have.get("CPU", 0) // site.resources.cpu
     share = min((shares.of([trial]) for trial in trials), default=0.0)
-    return max(int(min(slots, have["GPU"] // share) if share else slots), 1)
+    if share:
+        slots = min(slots, have["GPU"] * as_many(share))
+    return max(int(slots), 1)
 
 
 def _check_room(resources: Resources) -> None:

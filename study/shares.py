@@ -64,9 +64,18 @@ class Shares:
             self._found[work] = max(needed, default=1.0)
         return min(self.more * self._found[work], 1.0)
 
+    def room(self, share: float) -> float:
+        """The share of a GPU's memory that is left to tensors of a share."""
+        fixed = (memory.fixed / memory.total for memory in self._memories if memory.total)
+        return max(share - max(fixed, default=0.0), share / 2)
+
     def _needed(self, work: Sequence[Need], memory: Memory) -> float:
-        """One of as many equal shares as there is room for; all where nothing is known."""
-        own = [(need, memory.own.get(need.kind, memory.total)) for need in work]
+        """One of as many equal shares as there is room for; all where nothing is known.
+
+        A search may try what nobody foresaw: it is taken for the largest that is known.
+        """
+        largest = max(memory.own.values(), default=memory.total)
+        own = [(need, memory.own.get(need.kind, largest)) for need in work]
         training = sum(size for need, size in own if not need.cells)
         attacks = max((size for need, size in own if need.cells), default=0)
         needed = memory.fixed + self._data + SPARE * max(training, attacks)
@@ -76,6 +85,11 @@ class Shares:
         """What a trial does, its training first."""
         runs = self._kinds.runs(trial.model, cells_of(trial))
         return runs if trial.checkpoint else (self._kinds.training(trial.model), *runs)
+
+
+def as_many(share: float) -> int:
+    """How many trials of a share there is room for on one GPU."""
+    return int(1 / share + 1e-9)  # 1 // (1 / 5) is 4
 
 
 def probe(plan: Plan, store: Store, execution: Execution) -> dict[str, str]:

@@ -39,25 +39,32 @@ class Site:
         See `trainables.execution.prepare`.
         """
         gpu = self.resources.gpu
-        return self._execution(1.0 if gpu == "auto" else min(self.more * gpu, 1.0))
+        share = 1.0 if gpu == "auto" else min(self.more * gpu, 1.0)
+        return self._execution(share, memory=1.0)
 
     @property
     def unpacked(self) -> Site:
         """The same for one trial a worker: what killed one then takes no other with it."""
         return replace(self, resources=self.resources.model_copy(update={"pack": 1}))
 
-    def told(self, gpu: float) -> dict[str, Any]:
-        """What a worker with a share of a GPU is told of the site, see `trainables.trainable`."""
+    def told(self, gpu: float, memory: float) -> dict[str, Any]:
+        """What a worker is told of the site, see `trainables.trainable`.
+
+        Args:
+            gpu: its share of a GPU.
+            memory: its tensors' share of the GPU's memory.
+        """
         return {
             "storage": self.store.url,
-            "execution": self._execution(gpu),
+            "execution": self._execution(gpu, memory),
             "plugins": self.plugins,
         }
 
-    def _execution(self, gpu: float) -> dict[str, Any]:
+    def _execution(self, gpu: float, memory: float) -> dict[str, Any]:
         return {
             "threads": self.resources.cpu,
             "gpu": gpu,
+            "memory": memory,
             "channels_last": self.resources.channels_last,
             "data": self.data,
         }

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 CPU = torch.device("cpu")
+# What is said of it without a class of its own: by the CPU's allocator, by CUDA and its libraries.
+_SHORT = ("can't allocate memory", "CUDA error: out of memory", "ALLOC_FAILED")
 
 
 def default_data() -> Path:
@@ -30,7 +32,7 @@ class Execution:
 
     Attributes:
         device: of models and images.
-        gpu: share of it, where it is a GPU; no more of its memory is taken.
+        gpu: share of it, where it is a GPU.
         channels_last: convolutions' memory layout; about a quarter faster on the CPU.
         data: folder of the downloaded data sets, laid out as torchvision does.
     """
@@ -92,7 +94,7 @@ def _quota() -> float:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory was short, a GPU's or the machine's."""
-    told = "can't allocate memory" in str(error)  # the CPU's allocator has no class of its own
+    told = any(text in str(error) for text in _SHORT)
     return told or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
@@ -103,13 +105,17 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def prepare(*, threads: int, gpu: float, channels_last: bool, data: str) -> Execution:
+def prepare(
+    *, threads: int, gpu: float, channels_last: bool, data: str, memory: float | None = None
+) -> Execution:
     """Sets this process up for trials, so that the same configuration gives the same bits.
 
     Args:
         threads: CPU threads.
         gpu: a trial's share of a GPU; 0 for none. Without a GPU the CPU is used.
         channels_last: see `Execution`.
+        memory: share of the GPU's memory that tensors may take, less than `gpu` by what its
+            libraries take; as much as `gpu` where it is not given.
         data: see `Execution`; `~` is the home folder of whoever runs the process.
     """
     torch.set_num_threads(threads)
@@ -118,7 +124,7 @@ def prepare(*, threads: int, gpu: float, channels_last: bool, data: str) -> Exec
     torch.backends.cuda.matmul.allow_tf32 = False
     is_gpu = gpu > 0 and torch.cuda.is_available()
     if is_gpu:  # Ray counts shares and bounds none: a trial that takes more is to fail, not another
-        torch.cuda.set_per_process_memory_fraction(gpu)
+        torch.cuda.set_per_process_memory_fraction(gpu if memory is None else memory)
     return Execution(
         device=torch.device("cuda" if is_gpu else "cpu"),
         gpu=gpu if is_gpu else 0.0,

@@ -18,7 +18,7 @@ import torch
 
 from trainables.config import Cell, ModelConfig, TrialConfig
 from trainables.datasets.base import BATCH
-from trainables.errors import DamagedEntry
+from trainables.errors import DamagedEntry, NonFiniteLoss
 from trainables.evaluation import measure
 from trainables.execution import Execution, entry_name, free_memory, is_out_of_memory, machine_of
 from trainables.probe import as_seen, noise, parts_of, shortened
@@ -67,9 +67,10 @@ def measured(
     entry = _entry(execution)
     gauge = _Gauge(execution.device)
     known = replace(_read(store, entry) or Memory(0, gauge.fixed), total=gauge.total)
-    failed: dict[str, str] = {}
+    fixed, failed = 0, dict[str, str]()
     for kind, example in wanted.items():
-        if kind in known.own:
+        # What once took all may have had a neighbour.
+        if known.own.get(kind, gauge.total) < gauge.total:
             continue
         try:
             own = gauge.peak(lambda example=example: _work(example, execution))  # type: ignore[misc]
@@ -78,7 +79,7 @@ def measured(
                 failed[kind] = f"{type(error).__name__}: {error}"
                 continue
             own = gauge.total
-        fixed = max(known.fixed, gauge.fixed)
+        fixed = max(fixed, gauge.fixed)
         known = replace(known, fixed=fixed, own={**known.own, kind: own})
         store.write(entry, {FILE: json.dumps(known.as_json(), indent=1).encode()})
     return known, failed
@@ -111,7 +112,8 @@ def _work(example: TrialConfig, execution: Execution) -> None:
 def _train(config: ModelConfig, execution: Execution) -> None:
     regime, _ = shortened(config.regime)
     images = noise(config, BATCHES * config.training.batch_size, BATCH, execution)
-    Trainer(replace(config, regime=regime), images, execution).epoch()
+    with contextlib.suppress(NonFiniteLoss):  # on noise; it has taken its memory by then
+        Trainer(replace(config, regime=regime), images, execution).epoch()
 
 
 def _attack(config: ModelConfig, cell: Cell, execution: Execution) -> None:

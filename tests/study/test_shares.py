@@ -1,9 +1,11 @@
 """A trial's share of a GPU is what its study says, or what it was measured to need."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from study.cost import Kinds, cells_of
-from study.shares import LABEL, SPARE, Shares, probe
+from study.shares import LABEL, SPARE, Shares, as_many, probe
 from trainables.execution import Execution
 from trainables.memory import Memory, kept
 from trainables.store import Store
@@ -79,7 +81,21 @@ def test_where_nothing_is_known_it_is_all_of_a_gpu(plan_of):
     assert learned("auto", plan, Memory(total=0, fixed=0)).of(plan.trials[:1]) == 1.0
     some = learned("auto", plan, memory(plan.trials[:1], 10, 10))
     assert some.of(plan.trials[:1]) < 0.1
-    assert some.of(plan.trials[1:2]) == 1.0  # of another loss
+    # Of another loss, which no one foresaw: as much as the largest that is known.
+    assert some.of(plan.trials[1:2]) == some.of(plan.trials[:1])
+
+
+def test_tensors_have_what_libraries_leave_of_a_share(plan_of):
+    plan = plan_of(**TINY)
+    small, large = (memory(plan.trials, 9, 9, total=total * DATA) for total in (1000, 16_000))
+    assert learned("auto", plan, large, small).room(0.25) == pytest.approx(0.25 - 0.05)
+    assert learned("auto", plan, small).room(0.06) == 0.03  # no less than half of it
+    assert learned(0.25, plan).room(0.25) == 0.25
+
+
+@given(st.integers(1, 5000))
+def test_as_many_shares_fit_as_a_gpu_is_cut_into(count):
+    assert as_many(1 / count) == count
 
 
 def test_each_kind_is_measured_once_with_the_cell_that_takes_all(plan_of):

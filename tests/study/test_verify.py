@@ -61,10 +61,11 @@ def test_honest_results_have_the_same_bits_and_nothing_is_changed(finished, agai
     assert finished.bytes() == before
 
 
-def test_a_changed_outcome_is_found(finished, again):
+@pytest.mark.parametrize("record", [{}, {"gpu": 0.25}])  # a share changes no bits
+def test_a_changed_outcome_is_found(finished, again, record):
     trial = finished.plan.trials[0]
     name = max(trial.cells)
-    changed(finished, trial, name)
+    changed(finished, trial, name, **record)
     found = again()
     assert [(one.trial, one.what) for one in found if one.verdict == DIFFERS] == [
         (trial.name, name)

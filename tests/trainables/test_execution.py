@@ -39,6 +39,8 @@ def test_a_gpu_is_used_where_a_share_is_asked_for_and_there_is_one(monkeypatch, 
     assert execution.device.type == ("cuda" if used else "cpu")
     assert execution.gpu == (gpu if used else 0.0)
     assert bounds == ([gpu] if used else [])  # no more of its memory is taken
+    prepare(threads=1, gpu=gpu, channels_last=True, data="x", memory=0.375)
+    assert bounds[1:] == ([0.375] if used else [])
 
 
 def test_record_tells_what_a_result_may_depend_on():

@@ -98,6 +98,17 @@ def test_what_does_not_fit_takes_all_and_what_cannot_be_measured_is_told(
     )
     assert found.own == {"a": found.total}
     assert failed == {"b": "ValueError: no such thing"}
+    # Another process may have had the memory: it is looked at again.
+    monkeypatch.setattr(memory, "_work", lambda example, execution: None)
+    again, _ = measured({"a": training(model_config())}, store, CPU)
+    assert again.own["a"] < found.total
+
+
+def test_what_diverges_on_noise_has_taken_its_memory(model_config, store):
+    wanted = {"a": training(model_config(lr=1e9, batch_size=64))}
+    found, failed = measured(wanted, store, CPU)
+    assert not failed
+    assert 0 < found.own["a"] < found.total
 
 
 def test_a_damaged_entry_is_as_none(model_config, store):
