@@ -43,16 +43,16 @@ def measured(
                     cell.name: _cell(attack, cell.split, _size(study, trial, cell))
                     for cell, attack in _applying(trial, cells, sources, thorough=thorough)
                 }
-            measured = alike[key]
+            here = alike[key]
         except UnknownLoss as error:
             mistakes.append(Mistake(f"methods.{trial.methods[0]}", str(error)))
             continue
         if trial.candidate:
-            kept = {n: cell for n, cell in measured.items() if cell.split == names.VALIDATION}
+            kept = {n: cell for n, cell in here.items() if cell.split == names.VALIDATION}
             yield replace(trial, cells=kept, watch=_watched(study, trial))
             continue
         looked = _diagnostics_of(study, trial, leading, diagnostics)
-        yield replace(trial, cells=measured, diagnostics=looked)
+        yield replace(trial, cells=here, diagnostics=looked)
 
 
 def _watched(study: Study, trial: PlannedTrial) -> Cell | None:

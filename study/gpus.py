@@ -19,16 +19,21 @@ _KIND = "accelerator_type:"  # of resource by which Ray names a node's GPUs
 _A_LITTLE = 0.001  # of one, which is there to be asked for
 
 
-def gpus(cores: int = 1) -> set[str | None]:
+def nodes() -> list[dict[str, float]]:
+    """What each node that is up has, by Ray's names."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def gpus(cores: int) -> set[str | None]:
     """The kinds of GPU that there are, as Ray calls them; None for one that it has no name for.
 
     Args:
         cores: that a trial needs beside one: others it never runs on.
     """
-    nodes = (node["Resources"] for node in ray.nodes() if node["Alive"])
-    fit = (have for have in nodes if have.get("GPU") and have.get("CPU", 0) >= cores)
+    fit = (have for have in nodes() if have.get("GPU") and have.get("CPU", 0) >= cores)
+    unnamed: list[str | None] = [None]
     named = ([name for name in have if name.startswith(_KIND)] for have in fit)
-    return {name for names in named for name in names or [None]}
+    return {name for names in named for name in names or unnamed}
 
 
 def shares_of(trials: Sequence[PlannedTrial], site: Site, listener: Listener) -> Shares:

@@ -26,7 +26,7 @@ from ray.tune.schedulers import (
 from ray.tune.search import Searcher
 from ray.tune.search.sample import Domain
 
-from study.gpus import gpus, shares_of
+from study.gpus import nodes, shares_of
 from study.listener import Listener
 from study.planned import PlannedTrial
 from study.search import ahead
@@ -107,6 +107,17 @@ def _run(site: Site, listener: Listener, space: dict[str, Any], **how: Any) -> N
             raise
 
 
+class _Job(dict[str, Any]):
+    """What a worker is sent; Tune keeps several copies of a configuration, all with the one job."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Job:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As plain data: workers know nothing of this module."""
+        return dict, (dict(self),)
+
+
 class _Listed(Domain):
     """Jobs, each drawn once and in their order, and made when it is drawn.
 
@@ -114,7 +125,7 @@ class _Listed(Domain):
     copy of the whole grid.
     """
 
-    def __init__(self, jobs: Iterable[dict[str, Any]]) -> None:
+    def __init__(self, jobs: Iterable[_Job]) -> None:
         self._left = iter(jobs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Listed:
@@ -244,9 +255,12 @@ class _Callback(tune.Callback):
 
 def _slim(trial: TuneTrial) -> None:
     """Lets go of most that Tune would keep of an ended trial for as long as the others take."""
-    trial.config = {"job": {"trials": [{"trial_id": trial_id} for trial_id in _ids(trial)]}}
-    trial.evaluated_params = {}
-    trial.last_result.pop("config", None)
+    job, ids = trial.config["job"], _ids(trial)
+    job.clear()
+    job["trials"] = [{"trial_id": trial_id} for trial_id in ids]
+    trial.experiment_tag = ids[0]  # the job once more, as text, which results repeat
+    for copied in ("config", "experiment_tag"):
+        trial.last_result.pop(copied, None)
     for kept in (trial.metric_analysis, trial.metric_n_steps):
         kept.clear()
 
@@ -254,19 +268,19 @@ def _slim(trial: TuneTrial) -> None:
 def _packs(trials: Sequence[PlannedTrial], site: Site, shares: Shares) -> list[list[PlannedTrial]]:
     """By worker: of one trial, mostly."""
     slots = _slots(trials, site, shares)
-    return packs(trials, site.store, site.resources.pack, slots, gpu=bool(gpus()))
+    return packs(trials, site.store, site.resources.pack, slots, gpu=bool(shares.asked))
 
 
 def _job(
     pack: Sequence[PlannedTrial], site: Site, shares: Shares, seconds: float = SLICE_SECONDS
-) -> dict[str, Any]:
+) -> _Job:
     share = shares.of(pack)
-    return {
-        "trials": [_described(trial) for trial in pack],
-        "packing": site.resources.pack,
-        "seconds": seconds,
+    return _Job(
+        trials=[_described(trial) for trial in pack],
+        packing=site.resources.pack,
+        seconds=seconds,
         **site.told(share, shares.room(share)),
-    }
+    )
 
 
 def _described(trial: PlannedTrial) -> dict[str, Any]:
@@ -304,12 +318,11 @@ def _slots(trials: Iterable[PlannedTrial], site: Site, shares: Shares) -> int:
 
 def _check_room(resources: Resources) -> None:
     """Ray would wait for ever for a node that large."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fit = [have for have in nodes if resources.gpu and have.get("GPU")] or nodes
-    largest = max((have.get("CPU", 0) for have in fit), default=0)
+    with_gpu = [have for have in nodes() if resources.gpu and have.get("GPU")]
+    largest = max((have.get("CPU", 0) for have in with_gpu or nodes()), default=0)
     if resources.cpu > largest:
         what = f"resources.cpu: a trial asks for {resources.cpu} cores"
-        kind = "node" if fit is nodes else "node with a GPU"
+        kind = "node with a GPU" if with_gpu else "node"
         raise NoRoom(f"{what}, the largest {kind} has {largest:.0f}")
 
 

@@ -22,7 +22,7 @@ class Shares:
     """Shares of a GPU.
 
     Args:
-        asked: the study file's; `auto` for as much as trials need.
+        asked: the study file's, 0 where there is no GPU; `auto` for as much as trials need.
         more: times as much, where trials have run out of memory.
 
     Its memos go by identity: the trials have to outlive it.
@@ -56,13 +56,15 @@ class Shares:
 
     def of(self, trials: Sequence[PlannedTrial]) -> float:
         """The share of trials that are trained at once, and attacked one after another."""
-        if self.asked != "auto":
-            return min(self.more * self.asked, 1.0)
+        share = self._measured(trials) if self.asked == "auto" else self.asked
+        return min(self.more * share, 1.0)
+
+    def _measured(self, trials: Sequence[PlannedTrial]) -> float:
         work = tuple(need for trial in trials for need in self._needs(trial))
         if work not in self._found:
             needed = [self._needed(work, memory) for memory in self._memories]
             self._found[work] = max(needed, default=1.0)
-        return min(self.more * self._found[work], 1.0)
+        return self._found[work]
 
     def room(self, share: float) -> float:
         """The share of a GPU's memory that is left to tensors of a share."""

@@ -76,7 +76,6 @@ def parts_of(cell: Cell, n: int) -> Iterator[tuple[Cell, float]]:
         yield replace(cell, probe=probe, n=n), factor
 
 
-@torch.no_grad()
 def _worth_timing(images: Split, classifier: Classifier) -> Split:
     """As many of the images as are worth timing."""
     few = images.first(FEWEST)

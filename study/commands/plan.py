@@ -112,7 +112,7 @@ def forecast_of(
 
     execution = prepare(**Site(store, "", plan.resources, plan.plugins).alone)
     found = forecast(plan, store, execution, workers=workers, price=price)
-    if not probe:
+    if not probe or not (found.estimate.unmeasured or execution.gpu):
         return found
     with _progress(len(found.estimate.unmeasured)) as said:
         failed = measure(store, found.work, execution, said)

@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
+from study import launch
 from study.launch import worker_environment
+from study.shares import Shares
+from study.site import Site
 from study.spec import Resources
 from trainables.store import Store
 
@@ -83,12 +86,23 @@ def test_a_users_own_wait_policy_stands(monkeypatch):
     assert found["OMP_NUM_THREADS"] == found["MKL_NUM_THREADS"] == "3"
 
 
+@pytest.mark.parametrize(("asked", "gpu"), [("auto", True), (0.25, True), (0.0, False)])
+def test_packs_are_those_of_a_gpu_where_trials_have_one(monkeypatch, plan_of, asked, gpu):
+    heard = []
+    monkeypatch.setattr(launch, "_slots", lambda *_: 1)
+    monkeypatch.setattr(launch, "packs", lambda *_, gpu: heard.append(gpu))
+    site = Site(Store("memory://launch"), "", Resources(), ())
+    launch._packs(plan_of().trials, site, Shares(asked))
+    assert heard == [gpu]
+
+
 GPUS = """
 import json, os, sys
 from pathlib import Path
 
 from ray.cluster_utils import Cluster
 
+from study import launch
 from study.files import read_study
 from study.gpus import gpus, shares_of
 from study.launch import _packs, _session, run_on_ray
@@ -125,10 +139,25 @@ for kind in ("T4", "A100"):
     cluster.add_node(num_cpus=2, num_gpus=1, resources={f"accelerator_type:{kind}": 1})
 os.environ["RAY_ADDRESS"] = cluster.address
 with _session(plan.resources):
-    kinds = sorted(gpus())
+    kinds, none = sorted(gpus(2)), gpus(3)
     shares = shares_of(plan.trials, site, heard)
     packed = len(_packs(plan.trials, site, shares))
+ended = []
+complete = launch._Callback.on_trial_complete
+
+def completed(self, *rest, trial, **more):
+    complete(self, *rest, trial=trial, **more)
+    ended.append(trial)
+
+launch._Callback.on_trial_complete = completed
 run_on_ray(plan.trials, site, heard)
+# Tune keeps ended trials to the end, with several copies of their configurations.
+kept = {
+    name
+    for trial in ended
+    for name, value in {**vars(trial), "last_result": trial.last_result}.items()
+    if "lenet5" in repr(value)
+}
 cluster.add_node(num_cpus=8)
 refused = []
 for asked in ({"cpu": 4}, {"cpu": 4, "gpu": 0}, {"cpu": 9, "gpu": 0}):
@@ -141,6 +170,7 @@ cluster.shutdown()
 share = {trial.label.split()[0]: shares.of([trial]) for trial in plan.trials}
 print(json.dumps({
     "kinds": kinds, "share": share, "packs": packed, "refused": refused, "said": heard.said,
+    "none": sorted(none), "ended": len(ended), "kept": sorted(kept),
     "most": heard.most, "left": list(heard.running), "lost": heard.deaths,
 }))
 """
@@ -180,7 +210,9 @@ def test_trials_share_gpus_by_the_memory_that_workers_measure(tmp_path):
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["kinds"] == ["accelerator_type:A100", "accelerator_type:T4"]
     assert found["said"] == ["asking how much of a GPU's memory 4 kinds of work take"] * 2
+    assert found["none"] == []  # has three cores beside it
     assert (found["left"], found["lost"]) == ([], [])
+    assert (found["ended"], found["kept"]) == (4, [])
     shares = found["share"]
     assert 0 < shares["sce"] <= shares["broad"] < 0.5
     # Room for four at once, two a node, although there are but two GPUs.

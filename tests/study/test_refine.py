@@ -142,6 +142,14 @@ def test_rounds_add_up(measured, store):
     assert len(with_found(plan, store).trials) == len(plan.trials) + 4
 
 
+def test_what_was_decided_of_axes_that_are_gone_is_not_planned(measured, store, plan_of):
+    _, plan = measured
+    keep(plan, store, decide(plan, store, *HERE, 4).extras)
+    isce = {"loss": {"name": "isce", "s": [1, 2, 4]}}
+    other = plan_of(**{**KEYS, "methods": {**KEYS["methods"], "isce": isce}})
+    assert with_found(other, store).trials == other.trials
+
+
 def test_a_grid_that_is_not_measured_is_told(plan_of, tmp_path):
     plan = plan_of(**KEYS)
     with pytest.raises(NothingToRefine, match="has no result yet: run the study first"):

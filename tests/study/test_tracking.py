@@ -1,6 +1,7 @@
 """MLflow as a projection of the store."""
 
 import contextlib
+import json
 import sqlite3
 
 import numpy as np
@@ -206,6 +207,18 @@ def test_a_run_written_later_tells_when_the_trial_ran(tracked):
     curve = tracker.client.get_metric_history(run.info.run_id, names.TRAIN_LOSS)
     assert run.info.start_time < min(point.timestamp for point in curve)
     assert run.info.end_time >= max(point.timestamp for point in curve)
+
+
+@pytest.mark.parametrize(("further", "share"), [({}, "0"), ({"gpu": 0.125}, "0.125")])
+def test_a_run_says_what_share_of_a_gpu_it_had(tracked, store, further, share):
+    tracker, trial = tracked()
+    whole = store.read_json(f"trials/{trial.id}", "record.json")
+    told = {**whole, "execution": {**whole["execution"], **further}}
+    store.write(f"trials/{trial.id}", {"record.json": json.dumps(told).encode()})
+    tracker.finished(trial)
+    store.write(f"trials/{trial.id}", {"record.json": json.dumps(whole).encode()})
+    (run,) = runs(tracker)
+    assert run.data.tags["gpu"] == share
 
 
 def test_a_renamed_method_replaces_the_run(tracked):
