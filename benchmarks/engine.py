@@ -37,8 +37,7 @@ sys.path.pop(0)  # this folder, in which `analysis` is a benchmark and not our p
 PLUGIN = Path(__file__).resolve().parent / "noop"
 POINTS = 200  # of the grid: 20 x 10
 CPUS = 2
-# Of a trial on a simulated node. All nodes begin at once, so they end at once too: one core of this
-# machine serves them one after the other, two or three seconds for twenty.
+# Of a trial on a simulated node: shorter ones measure how fast two cores serve twenty workers.
 SECONDS = 40.0
 WALL, RIVAL, GROWTH, BUSY = 0.15, 20.0, 1.3, 0.9  # what is wanted
 

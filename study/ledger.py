@@ -7,8 +7,6 @@ the study's last run took. Small entries, so that planning reads no trial's reco
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -26,7 +24,6 @@ from study.cost import (
     workload,
 )
 from study.planned import Plan, PlannedTrial
-from trainables.errors import DamagedEntry
 from trainables.execution import Execution, entry_name, machine_of
 from trainables.probe import attack_rate, training_rate
 from trainables.store import Store
@@ -68,14 +65,12 @@ def _tallies(store: Store, entry: str) -> dict[str, Tally]:
 
 def _read(store: Store, entry: str) -> dict[str, Any]:
     """An entry's one object; nothing where it is missing or damaged: it is but statistics."""
-    with contextlib.suppress(DamagedEntry):
-        found: dict[str, Any] | None = store.read_json(entry, FILE)
-        return found or {}
-    return {}
+    found: dict[str, Any] = store.recall(entry, FILE) or {}
+    return found
 
 
 def _write(store: Store, entry: str, value: Any) -> None:
-    store.write(entry, {FILE: json.dumps(value, indent=1).encode()})
+    store.write_json(entry, FILE, value)
 
 
 def last_account(store: Store, study: str) -> Account | None:

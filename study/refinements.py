@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict
 
@@ -29,7 +28,7 @@ def refinements(plan: Plan, store: Store) -> list[Extra]:
 def keep(plan: Plan, store: Store, extras: Iterable[Extra]) -> None:
     """Adds a decision to those that were made before."""
     kept = [asdict(extra) for extra in [*refinements(plan, store), *extras]]
-    store.write(_entry(plan.name), {"points.json": json.dumps(kept, indent=1).encode()})
+    store.write_json(_entry(plan.name), "points.json", kept)
 
 
 def forget(plan: Plan, store: Store) -> None:

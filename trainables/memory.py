@@ -7,7 +7,6 @@ most; on the CPU, where a share of memory is nobody's to give, what the process 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -18,7 +17,7 @@ import torch
 
 from trainables.config import Cell, ModelConfig, TrialConfig
 from trainables.datasets.base import BATCH
-from trainables.errors import DamagedEntry, NonFiniteLoss
+from trainables.errors import NonFiniteLoss
 from trainables.evaluation import measure
 from trainables.execution import Execution, entry_name, free_memory, is_out_of_memory, machine_of
 from trainables.probe import as_seen, noise, parts_of, shortened
@@ -81,7 +80,7 @@ def measured(
             own = gauge.total
         fixed = max(fixed, gauge.fixed)
         known = replace(known, fixed=fixed, own={**known.own, kind: own})
-        store.write(entry, {FILE: json.dumps(known.as_json(), indent=1).encode()})
+        store.write_json(entry, FILE, known.as_json())
     return known, failed
 
 
@@ -95,10 +94,8 @@ def _entry(execution: Execution) -> str:
 
 
 def _read(store: Store, entry: str) -> Memory | None:
-    with contextlib.suppress(DamagedEntry):
-        found = store.read_json(entry, FILE)
-        return Memory(**found) if found else None
-    return None
+    found = store.recall(entry, FILE)
+    return Memory(**found) if found else None
 
 
 def _work(example: TrialConfig, execution: Execution) -> None:

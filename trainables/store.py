@@ -136,6 +136,16 @@ class Store:
         except FileNotFoundError:
             return None
 
+    def recall(self, entry: str, name: str) -> Any:
+        """The same of what may be lost, such as statistics: None for a damaged one as well."""
+        with contextlib.suppress(DamagedEntry):
+            return self.read_json(entry, name)
+        return None
+
+    def write_json(self, entry: str, name: str, value: Any) -> None:
+        """An entry of one JSON object."""
+        self.write(entry, {name: json.dumps(value, indent=1).encode()})
+
     def remove(self, entry: str) -> None:
         """Deletes an entry, its manifest first."""
         self.delete(f"{entry}/{MANIFEST}")

@@ -251,7 +251,7 @@ class Trial:
             packing = self.record.get("execution", {}).get("packing", 1)
         self.record["execution"] = self.execution.record(packing)
         self.record["time"] = time.time()
-        self.store.write(f"trials/{self.id}", {"record.json": _json(self.record)})
+        self.store.write_json(f"trials/{self.id}", "record.json", self.record)
 
 
 def load_model(store: Store, model_id: str, execution: Execution) -> Classifier:
@@ -278,10 +278,7 @@ def record_of(store: Store, trial_id: str) -> dict[str, Any]:
 
     As of a new one where there is none, or a damaged one, which nothing but the past depends on.
     """
-    found: dict[str, Any] | None = None
-    with contextlib.suppress(DamagedEntry):
-        found = store.read_json(f"trials/{trial_id}", "record.json")
-    return found or _new_record()
+    return store.recall(f"trials/{trial_id}", "record.json") or _new_record()
 
 
 def failure_of(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -302,7 +299,7 @@ def note_failure(store: Store, trial_id: str, reason: str, details: str) -> None
     """Keeps why a trial was given up that could not say so itself."""
     record = record_of(store, trial_id)
     _add_failure(record, reason, details)
-    store.write(f"trials/{trial_id}", {"record.json": _json(record)})
+    store.write_json(f"trials/{trial_id}", "record.json", record)
 
 
 def _new_record() -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """What work takes of a device's memory is what it takes, is kept, and is asked for once."""
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
 import pytest
 import torch
 
@@ -9,6 +12,7 @@ from trainables.execution import Execution
 from trainables.memory import Memory, kept, measured
 from trainables.registry import build
 from trainables.store import Store
+from trainables.trainable import memory_of
 
 CPU = Execution()
 MB = 1e6
@@ -17,6 +21,23 @@ MB = 1e6
 @pytest.fixture
 def store(tmp_path):
     return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def by_a_worker(tmp_path):
+    """Measures as a worker does: in a process of its own, which holds nothing of earlier work."""
+
+    def measure(wanted):
+        job = {
+            "wanted": {kind: example.dump() for kind, example in wanted.items()},
+            "storage": str(tmp_path / "store"),
+            "execution": {"threads": 1, "gpu": 0.0, "channels_last": True, "data": ""},
+            "plugins": (),
+        }
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            return pool.submit(memory_of, job).result()
+
+    return measure
 
 
 def training(config):
@@ -43,14 +64,14 @@ def test_the_peak_is_what_was_held_at_once_and_not_what_was_held_before():
     assert len(before) == 50_000_000
 
 
-def test_a_larger_batch_takes_more_and_so_does_a_larger_network(model_config, store):
+def test_a_larger_batch_takes_more_and_so_does_a_larger_network(model_config, by_a_worker):
     wanted = {
         "small": training(model_config(batch_size=16)),
         "batch": training(model_config(batch_size=1024)),
         "network": training(model_config(backbone="resnet32", batch_size=128)),
         "attack": attack(model_config(backbone="resnet32")),
     }
-    found, failed = measured(wanted, store, CPU)
+    found, failed = by_a_worker(wanted)
     assert not failed
     own = found.own
     assert own["small"] < own["batch"] < own["network"]
@@ -104,9 +125,8 @@ def test_what_does_not_fit_takes_all_and_what_cannot_be_measured_is_told(
     assert again.own["a"] < found.total
 
 
-def test_what_diverges_on_noise_has_taken_its_memory(model_config, store):
-    wanted = {"a": training(model_config(lr=1e9, batch_size=64))}
-    found, failed = measured(wanted, store, CPU)
+def test_what_diverges_on_noise_has_taken_its_memory(model_config, by_a_worker):
+    found, failed = by_a_worker({"a": training(model_config(lr=1e9, batch_size=64))})
     assert not failed
     assert 0 < found.own["a"] < found.total
 
