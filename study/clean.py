@@ -12,7 +12,7 @@ from study.bars import along
 from study.lock import StudyLock
 from study.references import NOTES, Wanted, noted, united
 from trainables.config import ID_LENGTH
-from trainables.errors import NothingKept, StudyIsRunning, UnknownStudy, nearest
+from trainables.errors import NothingKept, UnknownStudy, nearest
 from trainables.store import MANIFEST, Store
 
 YOUNG = 3600.0  # seconds; what is half written may be under way for so long
@@ -101,8 +101,7 @@ def look(store: Store, keep: Mapping[str, Wanted], forget: Collection[str]) -> F
 def remove(store: Store, items: Collection[Item], lock: StudyLock) -> None:
     """Deletes items, of each the manifest first: a crash leaves nothing that looks whole."""
     for item in along(list(items), "cleaning"):
-        if lock.lost:
-            raise StudyIsRunning("another driver took the store over: stopped, clean again")
+        lock.check()
         for path in item.files:
             store.delete(path)
         for folder in {posixpath.dirname(path) for path in item.files}:

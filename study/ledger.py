@@ -7,6 +7,7 @@ the study's last run took. Small entries, so that planning reads no trial's reco
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -115,7 +116,8 @@ class Meter:
         """Keeps the last tallies, however the run ended."""
         if not self._trials:
             return
-        self._keep()
+        with contextlib.suppress(OSError):  # they are but statistics; what ended the run is told
+            self._keep()
         self.account = Account(
             trials=self._trials,
             seconds=self._seconds,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import json
+import math
 import os
 import platform
 import re
@@ -20,7 +21,7 @@ import psutil
 
 from study.shard import Shard
 from trainables.errors import BadAddress, StudyIsRunning
-from trainables.store import Store
+from trainables.store import Store, is_away
 
 BEAT_SECONDS = 5.0
 LEASE_SECONDS = 30.0  # a holder that was silent for so long is dead
@@ -34,21 +35,29 @@ class StudyLock:
     trials in common with it. A holder on this host whose process is gone is dead at once; one
     elsewhere is dead when its lease ran out.
 
+    Args:
+        store: its patience is that of `check`; all else tells at once that the storage is away.
+        study: its name.
+        shard: of it that is run, if not all.
+
     Attributes:
         doing: id of the trial that is worked on, for others to see; may be empty.
         lost: whether somebody has taken us for dead.
 
     Raises:
         StudyIsRunning: says who runs it, and since when they were last heard.
+        BadAddress: the lock cannot be written.
     """
 
     def __init__(self, store: Store, study: str, shard: Shard | None = None) -> None:
-        self.store = store
+        self.store = store.patient(0.0)
+        self._patient = store
         self.study = study
         self.shard = shard
         self.path = _path(study, shard)
         self.doing = ""
         self.lost = False
+        self._beaten = math.inf  # when the lease was last renewed
         self._mine = {
             "token": uuid.uuid4().hex,
             "host": platform.node(),
@@ -61,13 +70,16 @@ class StudyLock:
         self._thread = threading.Thread(target=self._beat, name="study-lock", daemon=True)
 
     def __enter__(self) -> StudyLock:
+        self._beaten = time.monotonic()
         try:
             self._bury(self.path, self._holder())
             if not self.store.create(self.path, self._record()):
                 raise StudyIsRunning(self._told(self.path, self._holder() or {}))
             self._exclude()
             self._give_way()
-        except OSError as error:
+        except Exception as error:
+            if not isinstance(error, OSError) and not is_away(error):
+                raise
             raise BadAddress(f"cannot write to {self.store.url}: {error}") from error
         self._thread.start()
         return self
@@ -119,21 +131,42 @@ class StudyLock:
         self._release()
 
     def _release(self) -> None:
-        if self._held():
-            self.store.delete(self.path)
+        """Where the storage is away the lock stays, and dies with this process."""
+        with contextlib.suppress(Exception):
+            if self._held():
+                self.store.delete(self.path)
+
+    def check(self) -> None:
+        """Makes sure that the study is still ours.
+
+        That is in doubt once the lease has run out, as when the storage was away: then it is
+        renewed before anything else is done.
+
+        Raises:
+            StudyIsRunning: somebody has taken us for dead.
+            StorageAway: it is in doubt, and the store's patience is over.
+        """
+        if not self.lost and time.monotonic() - self._beaten > LEASE_SECONDS:
+            self._patient.patiently(self._renew)
+        if self.lost:
+            raise StudyIsRunning(
+                "another driver took the store over: stopped, clean again"
+                if self.study == CLEANING
+                else f"study {self.study!r} was taken over by another driver"
+            )
 
     def _beat(self) -> None:
-        last = time.monotonic()
-        while not self._stop.wait(BEAT_SECONDS):
-            with contextlib.suppress(Exception):  # a store out of reach is tried again …
-                if not self._held():
-                    self.lost = True
-                    return
-                self.store.put(self.path, self._record())
-                last = time.monotonic()
-            if time.monotonic() - last > LEASE_SECONDS:  # … until others may take us for dead
-                self.lost = True
-                return
+        while not self.lost and not self._stop.wait(BEAT_SECONDS):
+            with contextlib.suppress(Exception):  # the storage is away: tried again, see `check`
+                self._renew()
+
+    def _renew(self) -> None:
+        """Renews the lease, if it is ours still; nobody's is overwritten after a wait."""
+        if self._held():
+            self.store.put(self.path, self._record())
+            self._beaten = time.monotonic()
+        else:
+            self.lost = True
 
     def _held(self) -> bool:
         holder = self._holder()

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 from trainables.classifier import Classifier
 from trainables.config import Cell, TrialConfig, model_from
-from trainables.datasets.base import BATCH, Splits, load_splits
-from trainables.errors import DamagedEntry, NonFiniteLoss
+from trainables.datasets.base import BATCH, Splits
+from trainables.datasets.load import load_splits
+from trainables.errors import DamagedEntry, NonFiniteLoss, StorageAway
 from trainables.evaluation import measure, watched_accuracy
 from trainables.execution import Execution, free_memory, is_out_of_memory
 from trainables.store import Store
@@ -38,6 +39,7 @@ class Report:
         cells: cells measured so far.
         waits: done but for cells that need a model, another or a given one, which is not there.
         starved: given up for want of memory; it may do with a larger share of a GPU.
+        away: given up for want of the storage, which was away for too long; to be tried again.
     """
 
     trial_id: str
@@ -49,6 +51,7 @@ class Report:
     cells: int = 0
     waits: bool = False
     starved: str | None = None
+    away: str | None = None
 
 
 class Trial:
@@ -76,7 +79,10 @@ class Trial:
 
     def advance(self, seconds: float = SLICE_SECONDS) -> Report:
         """One step, with whatever goes wrong caught, recorded and reported."""
-        return self._guarded(lambda: self._step(seconds))
+        report = self._guarded(lambda: self._step(seconds))
+        warnings = [text for text in (report.warning, *self.store.unsaid) if text]
+        self.store.unsaid.clear()
+        return replace(report, warning="; ".join(warnings) or None)
 
     def open(self) -> Report | None:
         """Finds what has been done already, ahead of the first step; reports what goes wrong."""
@@ -93,6 +99,9 @@ class Trial:
         except DamagedEntry as error:  # it is set aside by now: make it anew
             self._forget()
             return Report(trial_id=self.id, done=False, warning=str(error))
+        except StorageAway as error:  # nor can the reason be kept
+            self._forget()
+            return Report(trial_id=self.id, done=True, away=error.args[0])
         except Exception as error:
             return self._fail(error)
 

@@ -1,23 +1,28 @@
 """One driver a study, or shards of it."""
 
+import errno
 import json
+import math
 import os
+import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from study import lock as lock_module
-from study.lock import LEASE_SECONDS, StudyLock, living_holders
+from study.lock import LEASE_SECONDS, StudyLock, cleaning, living_holders
 from study.shard import Shard
-from trainables.errors import BadAddress, StudyIsRunning
+from trainables import store as store_module
+from trainables.errors import BadAddress, StorageAway, StudyIsRunning
 from trainables.store import Store
 
 
 @pytest.fixture
 def store(tmp_path):
-    return Store(str(tmp_path))
+    return Store(str(tmp_path / "store"))
 
 
 def held_by(store, path="lock", **changes):
@@ -192,3 +197,155 @@ def test_a_heartbeat_renews_the_lease(store, monkeypatch):
         deadline = time.monotonic() + 60
         while json.loads(store.get("studies/a/lock.json"))["beat"] <= first:
             assert time.monotonic() < deadline
+
+
+class Outage:
+    """A storage that can be away, as automounters show it; whoever waits for it brings it back."""
+
+    def __init__(self, store, monkeypatch):
+        self.root, self.hidden = Path(store.root), Path(store.root).with_name("hidden")
+        self.now, self.brings_back = 0.0, True
+        monkeypatch.setattr(store_module, "time", self)
+
+    def begin(self):
+        self.root.rename(self.hidden)
+        self.root.symlink_to(self.root)
+
+    def end(self):
+        self.root.unlink()
+        self.hidden.rename(self.root)
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+        if self.brings_back:
+            self.end()
+
+
+@pytest.fixture
+def outage(store, monkeypatch):
+    """Of the storage; heartbeats come often, and the thread's own leave the lease to `check`."""
+    monkeypatch.setattr(lock_module, "BEAT_SECONDS", 0.001)
+    return Outage(store, monkeypatch)
+
+
+def until(happened):
+    """Waits for the thread of a lock."""
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+
+
+def silent(lock):
+    """Makes a lock's lease run out, as long as the storage is away."""
+    lock._beaten = -math.inf
+
+
+def test_an_outage_longer_than_the_lease_is_outlasted(store, outage, monkeypatch):
+    monkeypatch.setattr(lock_module, "LEASE_SECONDS", 0.05)
+    with StudyLock(store.patient(60), "a") as lock:
+        outage.begin()
+        last = lock._beaten
+        until(lambda: time.monotonic() - last > 2 * lock_module.LEASE_SECONDS)
+        assert not lock.lost
+        outage.end()
+        until(lambda: lock._beaten > last)
+        lock.check()
+        assert lock._held()
+    assert outage.now == 0  # the storage was back before anybody had to wait
+    assert living_holders(store, "a") == ()
+
+
+def test_in_doubt_nothing_goes_on_before_the_storage_is_back(store, outage):
+    said = []
+    with StudyLock(store.patient(60, said.append), "a") as lock:
+        outage.begin()
+        lock.check()  # the lease has not run out
+        assert said == []
+        silent(lock)
+        lock.check()
+        assert [line.split(":")[0].split(",")[0] for line in said] == [
+            f"the storage {store.url} is away",
+            "the storage was away for 1 s",
+        ]
+        assert lock._held()
+
+
+def test_who_was_robbed_meanwhile_stops_and_overwrites_nothing(store, outage, monkeypatch):
+    def robbed(seconds):
+        outage.end()
+        held_by(store)
+
+    with StudyLock(store.patient(60), "a") as lock:
+        outage.begin()
+        silent(lock)
+        outage.sleep = robbed
+        with pytest.raises(StudyIsRunning, match="study 'a' was taken over by another driver"):
+            lock.check()
+    assert json.loads(store.get("studies/a/lock.json"))["token"] == "x"
+
+
+def test_in_doubt_for_too_long_is_told_as_what_it_is(store, outage):
+    outage.brings_back = False
+    with StudyLock(store.patient(60), "a") as lock:
+        outage.begin()
+        silent(lock)
+        with pytest.raises(StorageAway, match="still away after 60 s"):
+            lock.check()
+        assert not lock.lost
+    outage.end()
+    assert json.loads(store.get("studies/a/lock.json"))["token"] == lock._mine["token"]
+
+
+def test_a_cleaner_in_doubt_does_not_wait(store, outage):
+    outage.brings_back = False
+    with cleaning(store) as lock:
+        outage.begin()
+        silent(lock)
+        with pytest.raises(StorageAway):
+            lock.check()
+    assert outage.now == 0
+
+
+def test_the_end_of_a_run_hides_nothing_behind_a_storage_that_is_away(store, outage):
+    with pytest.raises(ZeroDivisionError), StudyLock(store.patient(60), "a"):
+        outage.begin()
+        raise ZeroDivisionError
+    assert outage.now == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EROFS, "Read-only file system"),
+        type("HTTPClientError", (Exception,), {"__module__": "botocore.exceptions"})("refused"),
+    ],
+    ids=repr,
+)
+def test_a_storage_that_is_away_at_the_start_is_told_at_once(store, outage, monkeypatch, error):
+    def create(*_):
+        raise error
+
+    monkeypatch.setattr(Store, "create", create)
+    with pytest.raises(BadAddress, match=f"cannot write to {store.url}: .*(Read-only|refused)"):
+        StudyLock(store.patient(60), "a").__enter__()
+    assert outage.now == 0
+
+
+def test_a_disk_that_is_full_at_a_heartbeat_keeps_the_lock(store, outage, monkeypatch):
+    with StudyLock(store, "a") as lock:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16, before[1]))  # bytes that a file may have
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                lock._renew()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert not lock.lost
+        assert lock._held()
+        monkeypatch.undo()
+        lock._stop.set()
+        lock._thread.join()
+        assert list(store.files()) == ["studies/a/lock.json"]

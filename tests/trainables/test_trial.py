@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
+from trainables import store as store_module
 from trainables import trial as trial_module
 from trainables.attacks.base import Attack
 from trainables.attacks.clean import Clean
@@ -617,3 +619,60 @@ def test_damaged_source_is_waited_for_again(borrowing, other, finished, whole):
     assert [report.failed for report in reports] == [None] * len(reports)
     assert reports[-1].waits
     assert result(borrowing, finished) == whole[1]
+
+
+class Outage:
+    """A storage that is away after each epoch, until somebody has waited for it."""
+
+    def __init__(self, store, monkeypatch, lasts=0.0):
+        self.root, self.hidden = Path(store.root), Path(store.root).with_name("hidden")
+        self.now, self.lasts, self.epochs = 0.0, lasts, 0
+        real = Trainer.epoch
+
+        def epoch(trainer):
+            record = real(trainer)
+            self.epochs += 1
+            self.root.mkdir(exist_ok=True)
+            self.root.rename(self.hidden)
+            self.root.symlink_to(self.root)
+            return record
+
+        monkeypatch.setattr(Trainer, "epoch", epoch)
+        monkeypatch.setattr(store_module, "time", self)
+
+    def end(self):
+        self.root.unlink()
+        self.hidden.rename(self.root)
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+        if self.now >= self.lasts:
+            self.end()
+
+
+def test_a_storage_that_is_away_for_a_while_costs_no_epoch(config, store, whole, monkeypatch):
+    outage = Outage(store, monkeypatch)
+    reports = live(config, Store(store.url, patience=60), seconds=0.0)
+    assert [report.failed or report.away for report in reports] == [None] * len(reports)
+    assert outage.epochs == EPOCHS
+    warnings = [report.warning for report in reports if report.warning]
+    assert len(warnings) == EPOCHS
+    assert all(text.startswith("the storage was away for 1 s: Too many") for text in warnings)
+    assert result(config, store) == whole[1]
+
+
+def test_a_storage_that_is_away_for_too_long_fails_no_trial(config, store, whole, monkeypatch):
+    with monkeypatch.context() as patch:
+        outage = Outage(store, patch, lasts=1e9)
+        report = Trial(config, Store(store.url, patience=60), CPU).advance(FOREVER)
+    assert (report.done, report.failed, report.starved, report.warning) == (True, None, None, None)
+    assert report.away.startswith(f"the storage {store.url} is still away after 60 s: Too many")
+    assert "the same command" not in report.away  # the driver tries it again
+    assert outage.now == 60
+    outage.end()
+    assert failure_of(record_of(store, config.model.id)) is None
+    live(config, store)
+    assert result(config, store) == whole[1]
