@@ -26,10 +26,8 @@ from study.untracked import Untracked
 from study.watcher import Watcher, watching
 from trainables.checkpoint import bring
 from trainables.config import ModelConfig
-from trainables.store import Store
-
-ROUNDS = 3  # what lost its worker, or is damaged, is made anew in the next round
-WAVES = 2  # cells that need another model are measured when all models are there
+from trainables.datasets.load import take
+from trainables.store import PATIENCE, Store
 
 Executor = Callable[[Sequence[PlannedTrial], Site, Listener], None]
 
@@ -83,6 +81,7 @@ def run_study(
         StudyIsRunning: another driver holds the study.
         MissingData, DamagedData: a data set cannot be had; nothing is started.
     """
+    store = store.patient(PATIENCE, display.say)
 
     def tracked(plan: Plan) -> Tracker | Untracked:
         if shard is not None:
@@ -91,7 +90,7 @@ def run_study(
 
     with StudyLock(store, plan.name, shard) as lock:
         run = _Run(
-            site=Site(store, data, plan.resources, plan.plugins),
+            site=Site(store, data, plan.resources, plan.plugins, witness=lock.path),
             tracked=tracked,
             folder=artifacts.parent,
             local=local or shard is not None,
@@ -153,7 +152,7 @@ class _Run:
         here = (trial for trial in plan.trials if trial.id in ours)
         missing = [trial.model for trial in here if not is_complete(trial, store)]
         sought = [end for found in self.unfinished(plan) for end in found.ends]
-        fetch([*missing, *sought], folder)
+        fetch([*missing, *sought], folder, store)
 
     def through(self, plan: Plan) -> Result:
         """Everything, step by step."""
@@ -178,12 +177,11 @@ class _Run:
         """All trials of a plan."""
         with self._watched(plan) as watcher:
             here, left = self.site, watcher.left()
-            for _ in range(ROUNDS + WAVES - 1):
-                if not left:
-                    break
-                self.display.start(left)
-                _bring(left, self.site.store)
-                _executor(self.local)(left, here, watcher)
+            while now := [trial for trial in left if watcher.may_try(trial.id)]:
+                self.display.start(now)
+                _bring(now, self.site.store)
+                watcher.try_again(now)
+                _executor(self.local)(now, here, watcher)
                 here = (here.roomier if watcher.starved else here).unpacked
                 left = watcher.left()
                 if all(map(watcher.waits, left)):
@@ -195,9 +193,7 @@ class _Run:
         with self._watched(plan) as watcher:
             self.display.search(found)
             here = self.site
-            for _ in range(ROUNDS):
-                if found.done:
-                    break
+            while found.left or any(watcher.may_try(one.model_id) for one in found.open):
                 self._try(plan, found, here, watcher)
                 here = here.roomier if watcher.starved else here
             watcher.end(watcher.unended(found))
@@ -246,6 +242,7 @@ def sync_study(
     Raises:
         StudyIsRunning: a driver holds the study, and tracks it as it goes.
     """
+    store = store.patient(PATIENCE, display.say)
     with StudyLock(store, plan.name) as lock:
         plan = with_choices(with_found(plan, store), store)
         note(plan, store)
@@ -261,13 +258,14 @@ def sync_study(
             return len(left)
 
 
-def fetch(models: Iterable[ModelConfig], folder: Path) -> None:
-    """Brings the data of models to this machine.
+def fetch(models: Iterable[ModelConfig], folder: Path, store: Store) -> None:
+    """Brings the data of models to this machine, from the store if it has them.
 
     Raises:
         MissingData, DamagedData: a data set cannot be had.
     """
     for dataset in {type(model.dataset): model.dataset for model in models}.values():
+        take(dataset, folder, store)
         dataset.fetch(folder)
 
 

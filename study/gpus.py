@@ -9,6 +9,7 @@ import ray
 
 from study.cost import told
 from study.listener import Listener
+from study.nodes import nodes, nodes_to_come
 from study.planned import PlannedTrial
 from study.shares import Shares
 from study.site import Site
@@ -19,20 +20,21 @@ _KIND = "accelerator_type:"  # of resource by which Ray names a node's GPUs
 _A_LITTLE = 0.001  # of one, which is there to be asked for
 
 
-def nodes() -> list[dict[str, float]]:
-    """What each node that is up has, by Ray's names."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
 def gpus(cores: int) -> set[str | None]:
     """The kinds of GPU that there are, as Ray calls them; None for one that it has no name for.
+
+    Those that are up; where none is, those that the autoscaler may start.
 
     Args:
         cores: that a trial needs beside one: others it never runs on.
     """
-    fit = (have for have in nodes() if have.get("GPU") and have.get("CPU", 0) >= cores)
+
+    def fit(there: list[dict[str, float]]) -> list[dict[str, float]]:
+        return [have for have in there if have.get("GPU") and have.get("CPU", 0) >= cores]
+
     unnamed: list[str | None] = [None]
-    named = ([name for name in have if name.startswith(_KIND)] for have in fit)
+    found = fit(nodes()) or fit(nodes_to_come())
+    named = ([name for name in have if name.startswith(_KIND)] for have in found)
     return {name for names in named for name in names or unnamed}
 
 

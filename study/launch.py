@@ -9,6 +9,7 @@ import contextlib
 import logging
 import math
 import os
+import re
 import signal
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,15 +27,24 @@ from ray.tune.schedulers import (
 from ray.tune.search import Searcher
 from ray.tune.search.sample import Domain
 
-from study.gpus import nodes, shares_of
+from study.gpus import shares_of
 from study.listener import Listener
+from study.nodes import (
+    Death,
+    Watch,
+    most,
+    nodes,
+    nodes_to_come,
+    require_shared,
+    with_their_machine,
+)
 from study.planned import PlannedTrial
 from study.search import ahead
 from study.searching import Searching
 from study.shares import Shares, as_many
 from study.site import Site
 from study.spec import Resources
-from trainables.errors import NoRoom, StudyError
+from trainables.errors import NoRoom, NotShared, StudyError
 from trainables.execution import cores
 from trainables.packing import packs
 from trainables.trainable import StudyTrainable
@@ -49,6 +59,9 @@ _ENVIRONMENT = {
 }
 
 
+_UNSEEN = re.compile(f"{NotShared.__name__}: (.*)")  # in what Ray tells of a worker's error
+
+
 def run_on_ray(trials: Sequence[PlannedTrial], site: Site, listener: Listener) -> None:
     """Runs trials until each has reported its end or lost its worker.
 
@@ -59,33 +72,39 @@ def run_on_ray(trials: Sequence[PlannedTrial], site: Site, listener: Listener) -
     and ended after.
     """
     with _session(site.resources):
+        require_shared(site.store)
         shares = shares_of(trials, site, listener)
         found = _packs(trials, site, shares)
         jobs = (_job(pack, site, shares) for pack in found)
-        _run(site, listener, {"job": _Listed(jobs)}, num_samples=len(found))
+        _run(listener, {"job": _Listed(jobs)}, num_samples=len(found))
 
 
 def search_on_ray(searching: Searching, site: Site) -> None:
     """Runs what a search suggests, until it has no more; see `run_on_ray`."""
     expected = [trial for trial, _ in ahead(searching.plan, site.store)]
     with _session(site.resources):
+        require_shared(site.store)
         shares = shares_of(expected, site, searching)
         parallel = searching.search.settings.parallel or _slots(expected, site, shares)
+        errors = _Errors()
         _run(
-            site,
             searching,
             {},
-            search_alg=_Suggesting(searching, site, shares),
+            errors,
+            search_alg=_Suggesting(searching, site, shares, errors),
             scheduler=stop_rule(searching),
             num_samples=-1,  # the search says when
             max_concurrent_trials=parallel,
         )
 
 
-def _run(site: Site, listener: Listener, space: dict[str, Any], **how: Any) -> None:
+def _run(
+    listener: Listener, space: dict[str, Any], errors: _Errors | None = None, **how: Any
+) -> None:
     """Runs what Tune draws from a space, or a search suggests, on the session's Ray."""
     with tempfile.TemporaryDirectory(prefix="study-tune-") as folder:
-        callback = _Callback(listener)
+        errors = errors or _Errors()
+        callback = _Callback(listener, errors)
         tuner = tune.Tuner(
             StudyTrainable,
             param_space=space,
@@ -102,8 +121,27 @@ def _run(site: Site, listener: Listener, space: dict[str, Any], **how: Any) -> N
         try:
             tuner.fit()
         except Exception:
-            if callback.error is not None:  # Tune would tell it as a traceback in a text
-                raise callback.error from None
+            if errors.first is not None:  # Tune would tell it as a traceback in a text
+                raise errors.first from None
+            raise
+        for death in with_their_machine(callback.deaths):
+            for trial_id in death.trial_ids:
+                listener.excused(trial_id)
+
+
+class _Errors:
+    """Keeps what is the user's to mend, of all that Tune calls."""
+
+    def __init__(self) -> None:
+        self.first: StudyError | None = None
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Lets it pass, once it is kept."""
+        try:
+            yield
+        except StudyError as error:
+            self.first = self.first or error
             raise
 
 
@@ -142,8 +180,9 @@ class _Listed(Domain):
 class _Suggesting(Searcher):
     """What a search suggests, as Tune asks for it."""
 
-    def __init__(self, searching: Searching, site: Site, shares: Shares) -> None:
+    def __init__(self, searching: Searching, site: Site, shares: Shares, errors: _Errors) -> None:
         super().__init__()
+        self.errors = errors
         self.searching = searching
         self.site = site
         self.shares = shares
@@ -153,7 +192,8 @@ class _Suggesting(Searcher):
         return {}
 
     def suggest(self, trial_id: str) -> Any:
-        trial = self.searching.next()
+        with self.errors.kept():
+            trial = self.searching.next()
         if trial is None:
             return Searcher.FINISHED
         seconds = 0.0 if self.searching.stop else SLICE_SECONDS  # a stop rule hears each epoch
@@ -204,20 +244,27 @@ def stop_rule(searching: Searching) -> Any:
 class _Callback(tune.Callback):
     """Hands on what Tune hears."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, errors: _Errors) -> None:
         self.listener = listener
-        self.error: StudyError | None = None
+        self.errors = errors
+        self.deaths: list[Death] = []
+        self._machines = Watch()
         self._ended: set[str] = set()  # trials that said so themselves
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks to restore them, which we never do."""
         return {}
 
+    def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        for line in self._machines.news():
+            self.listener.say(line)
+
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        for trial_id in _ids(trial):
-            self.listener.started(trial_id)
+        with self.errors.kept():
+            for trial_id in _ids(trial):
+                self.listener.started(trial_id)
 
     def on_trial_result(
         self,
@@ -229,27 +276,30 @@ class _Callback(tune.Callback):
     ) -> None:
         reports = [Report(**report) for report in result["reports"]]
         self._ended |= {report.trial_id for report in reports if report.done}
-        try:
+        with self.errors.kept():
             for report in reports:
                 self.listener.reported(report)
-        except StudyError as error:
-            self.error = error
-            raise
 
     def on_trial_complete(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         if _id(trial) not in self._ended:
-            self.listener.stopped(_id(trial), trial.last_result["epoch"])
+            with self.errors.kept():
+                self.listener.stopped(_id(trial), trial.last_result["epoch"])
         _slim(trial)
 
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         details = str(trial.get_error() or "").strip()
+        if unseen := _UNSEEN.search(details):
+            with self.errors.kept():
+                raise NotShared(unseen[1])
         cause = details.splitlines()[-1:]
-        for trial_id in _ids(trial):
-            self.listener.lost(trial_id, ": ".join(["its worker died", *cause]), details)
+        self.deaths.append(Death(_ids(trial), details))
+        with self.errors.kept():
+            for trial_id in _ids(trial):
+                self.listener.lost(trial_id, ": ".join(["its worker died", *cause]), details)
         _slim(trial)
 
 
@@ -307,19 +357,19 @@ def _folder(trial: TuneTrial) -> str:
 
 
 def _slots(trials: Iterable[PlannedTrial], site: Site, shares: Shares) -> int:
-    """How many trials there is room for at once, at least one: a cluster may still grow."""
-    have = ray.cluster_resources()
-    slots = have.get("CPU", 0) // site.resources.cpu
+    """How many trials there is room for at once, when the cluster has grown; at least one."""
+    slots = most("CPU") // site.resources.cpu
     share = min((shares.of([trial]) for trial in trials), default=0.0)
     if share:
-        slots = min(slots, have["GPU"] * as_many(share))
+        slots = min(slots, most("GPU") * as_many(share))
     return max(int(slots), 1)
 
 
 def _check_room(resources: Resources) -> None:
     """Ray would wait for ever for a node that large."""
-    with_gpu = [have for have in nodes() if resources.gpu and have.get("GPU")]
-    largest = max((have.get("CPU", 0) for have in with_gpu or nodes()), default=0)
+    there = [*nodes(), *nodes_to_come()]
+    with_gpu = [have for have in there if resources.gpu and have.get("GPU")]
+    largest = max((have.get("CPU", 0) for have in with_gpu or there), default=0)
     if resources.cpu > largest:
         what = f"resources.cpu: a trial asks for {resources.cpu} cores"
         kind = "node with a GPU" if with_gpu else "node"
@@ -372,6 +422,8 @@ def _session(resources: Resources) -> Iterator[None]:
             on_term = signal.getsignal(signal.SIGTERM)
             ray.init(**options)
             signal.signal(signal.SIGTERM, on_term)  # Ray's own would end us at once
+            # Whatever `log_to_driver` says, a page for each machine that dies; we say it in a line.
+            ray._private.worker.print_to_stdstream = lambda *_, **__: None
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told by us
             _check_room(resources)
             yield

@@ -22,5 +22,8 @@ class Listener(Protocol):
     def lost(self, trial_id: str, reason: str, details: str = "") -> None:
         """The trial's worker died; in details, what Ray knows of it."""
 
+    def excused(self, trial_id: str) -> None:
+        """It was lost because its machine was: that says nothing of the trial."""
+
     def stopped(self, trial_id: str, epoch: int) -> None:
         """A search has given the trial's training up."""

@@ -101,6 +101,10 @@ class Searching:
         """Its worker died; the suggestion stays open."""
         self.keeper.lost(trial_id, reason, details)
 
+    def excused(self, trial_id: str) -> None:
+        """It was lost because its machine was."""
+        self.keeper.excused(trial_id)
+
     def reported(self, report: Report) -> None:
         """A step has ended."""
         trial = self._tried[report.trial_id]
@@ -109,7 +113,7 @@ class Searching:
             self.keeper.diverged(trial, report.failed)
             return
         self.keeper.reported(report)
-        if report.done and not (report.failed or report.starved):
+        if report.done and not (report.failed or report.starved or report.away):
             self._complete(trial)
 
     def stopped(self, trial_id: str, epoch: int) -> None:

@@ -19,6 +19,8 @@ class Site:
         resources: what a trial takes.
         plugins: packages of components that workers import first.
         more: times as much of a GPU as trials take by their study: memory was short.
+        witness: a plain file of the store that is there while they run; workers that do not see
+            it do not see the driver's store.
     """
 
     store: Store
@@ -26,6 +28,7 @@ class Site:
     resources: Resources
     plugins: tuple[str, ...]
     more: int = 1
+    witness: str = ""
 
     @property
     def roomier(self) -> Site:
@@ -56,6 +59,7 @@ class Site:
         """
         return {
             "storage": self.store.url,
+            "witness": self.witness,
             "execution": self._execution(gpu, memory),
             "plugins": self.plugins,
         }

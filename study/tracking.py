@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import sqlite3
 import tempfile
 import time
@@ -36,6 +37,7 @@ from trainables.errors import BadAddress, BrokenInvariant
 from trainables.store import Store
 from trainables.trial import failure_of, record_of
 
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a run
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
 logging.getLogger("alembic").setLevel(logging.WARNING)
 

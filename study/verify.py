@@ -19,7 +19,7 @@ from study.planned import Plan, PlannedTrial
 from study.references import entries_of, trials_of, wanted_by
 from study.site import Site
 from trainables.config import Cell, TrialConfig
-from trainables.datasets.base import load_splits
+from trainables.datasets.load import load_splits
 from trainables.errors import BadSample, DamagedEntry, IncompleteStudy, StudyError
 from trainables.evaluation import measure
 from trainables.execution import Execution, prepare
@@ -136,7 +136,7 @@ def measured_again(plan: Plan, site: Site, sample: str, seed: int) -> Iterator[C
             "again (a bundle has the models if it was exported with --models)"
         )
     drawn = list(_spread(found, random.Random(seed)))[: sample_size(sample, total)]
-    fetch([trials[id].model for id, _ in drawn], Path(site.data).expanduser())
+    fetch([trials[id].model for id, _ in drawn], Path(site.data).expanduser(), site.store)
     execution = prepare(**site.alone)
     for id, name in along(sorted(drawn), "measuring again"):
         yield _compared(trials[id], name, site.store, execution)
@@ -163,7 +163,7 @@ def trained_again(plan: Plan, site: Site, sample: str, seed: int) -> Iterator[Co
     if not here:
         raise IncompleteStudy(f"{site.store.url} has no model of {plan.name}")
     drawn = random.Random(seed).sample(sorted(here), sample_size(sample, len(here)))
-    fetch([trials[id].model for id in drawn], Path(site.data).expanduser())
+    fetch([trials[id].model for id in drawn], Path(site.data).expanduser(), site.store)
     execution = prepare(**site.alone)
     for id in along(sorted(drawn), "training again"):
         yield _retrained(trials[id], site.store, execution)

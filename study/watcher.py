@@ -18,9 +18,11 @@ from study.search import Search
 from study.tracking import Tracker
 from study.untracked import Untracked
 from trainables import names
-from trainables.errors import BrokenInvariant, DamagedEntry, StudyIsRunning
+from trainables.errors import BrokenInvariant, DamagedEntry
 from trainables.store import Store
 from trainables.trial import Report, failure_of, note_failure, record_of
+
+TRIES = 4  # of a trial that is lost, damaged or short of memory, by no fault of its machine
 
 
 class Watcher:
@@ -62,7 +64,7 @@ class Watcher:
         self.failed = failed
         self.trials = dict(plan.by_id)
         self.losses: dict[str, tuple[str, str]] = {}  # why a trial is tried again, and details
-        self.tries = Counter[str]()  # how often each was taken up
+        self.tries = Counter[str]()  # how often each was to be run, but for those excused
         self.waiting = set[str]()  # that have done all but what needs another model
         self.starved = False
 
@@ -86,6 +88,14 @@ class Watcher:
 
     def _ours(self) -> list[PlannedTrial]:
         return [trial for trial in self.plan.trials if trial.id in self.ours]
+
+    def may_try(self, trial_id: str) -> bool:
+        """Whether a trial without results is worth another try."""
+        return trial_id not in self.failed and self.tries[trial_id] < TRIES
+
+    def try_again(self, trials: Iterable[PlannedTrial]) -> None:
+        """Trials are to be run now."""
+        self.tries.update(trial.id for trial in trials)
 
     def waits(self, trial: PlannedTrial) -> bool:
         """Whether nothing can be done for a trial before somebody else has trained a model."""
@@ -119,7 +129,6 @@ class Watcher:
     def started(self, trial_id: str) -> None:
         """A worker has taken a trial up."""
         trial = self.trials[trial_id]
-        self.tries[trial_id] += 1
         self.waiting.discard(trial_id)
         self.lock.doing = trial_id
         self.display.started(trial)
@@ -132,8 +141,7 @@ class Watcher:
         Raises:
             StudyIsRunning: another driver has taken us for dead.
         """
-        if self.lock.lost:
-            raise StudyIsRunning(f"study {self.plan.name!r} was taken over by another driver")
+        self.lock.check()
         trial = self.trials[report.trial_id]
         if report.warning:
             self.display.say(report.warning)
@@ -147,9 +155,13 @@ class Watcher:
         elif report.starved:
             self.starved = True
             self.lost(trial.id, report.starved)
+        elif report.away:
+            self.lost(trial.id, report.away)
         elif report.waits:
             self.losses[trial.id] = "it needs a model that is not there, and could not be made", ""
             self.waiting.add(trial.id)
+            if any(source in self.ours and self.may_try(source) for source in trial.sources):
+                self.tries[trial.id] -= 1  # however often those have to be tried
             self.display.waits(trial)
         elif not is_complete(trial, self.store):
             self.lost(trial.id, "its worker's results bear other ids: is its code another version?")
@@ -165,13 +177,18 @@ class Watcher:
             self.losses[trial_id] = reason, details
             self.display.lost(trial, reason)
 
+    def excused(self, trial_id: str) -> None:
+        """A trial was lost because its machine was: it may be tried without end."""
+        self.tries[trial_id] -= 1
+
     def will_try(self, trial: PlannedTrial) -> None:
         """A search will try it."""
         self.trials[trial.id] = trial
+        self.try_again([trial])
 
     def tried_before(self, trial: PlannedTrial) -> None:
         """What a search tries has its results already, such as of a grid's point."""
-        self.will_try(trial)
+        self.trials[trial.id] = trial
         if trial.id not in self.plan.by_id:  # whose run is another's
             self._track(trial)
 

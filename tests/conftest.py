@@ -24,7 +24,8 @@ from trainables import registry
 from trainables.attacks.base import Batch
 from trainables.classifier import Classifier
 from trainables.config import ModelConfig, Training
-from trainables.datasets.base import Splits, load_splits
+from trainables.datasets.base import Splits
+from trainables.datasets.load import load_splits
 from trainables.execution import Execution
 from trainables.losses.base import Head, Loss
 from trainables.seeding import Draws

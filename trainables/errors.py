@@ -66,6 +66,15 @@ class BadAddress(StudyError, ValueError):
     """A place for results or runs that cannot be used."""
 
 
+class StorageAway(StudyError, OSError):
+    """The storage of results was away for longer than is waited; its argument says why."""
+
+    exit_status = 75  # "try again" to sysexits.h, as when a run's time is over
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}; what is finished is kept, the same command goes on from there"
+
+
 class DamagedEntry(StudyError, OSError):
     """A store entry whose bytes are not those its manifest promises."""
 
@@ -96,6 +105,23 @@ class BadOption(StudyError, ValueError):
 
 class NoRoom(StudyError, ValueError):
     """A trial asks for more than any machine has."""
+
+
+class NoCluster(StudyError, ConnectionError):
+    """A cluster that is not up, or cannot be reached."""
+
+
+class NotShared(StudyError, ValueError):
+    """A machine does not see the results that another one writes."""
+
+    @classmethod
+    def by(cls, host: str, url: str, why: str) -> NotShared:
+        """Says so of a host, and what can be done."""
+        return cls(
+            f"{host} does not see what the driver's machine writes to {url} ({why}). On more than "
+            "one machine results need a folder that all of them see, such as of NFS, or an "
+            "address such as s3://bucket/results: `--storage` or STUDY_STORAGE"
+        )
 
 
 class NothingToRefine(StudyError, LookupError):

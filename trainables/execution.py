@@ -35,12 +35,14 @@ class Execution:
         gpu: share of it, where it is a GPU.
         channels_last: convolutions' memory layout; about a quarter faster on the CPU.
         data: folder of the downloaded data sets, laid out as torchvision does.
+        storage: address of the results, beside which data sets may lie; empty for none.
     """
 
     device: torch.device = CPU
     gpu: float = 0.0
     channels_last: bool = True
     data: Path = Path()
+    storage: str = ""
 
     def record(self, packing: int = 1) -> dict[str, Any]:
         """What a result may depend on beside its configuration.
@@ -106,7 +108,13 @@ def free_memory() -> None:
 
 
 def prepare(
-    *, threads: int, gpu: float, channels_last: bool, data: str, memory: float | None = None
+    *,
+    threads: int,
+    gpu: float,
+    channels_last: bool,
+    data: str,
+    memory: float | None = None,
+    storage: str = "",
 ) -> Execution:
     """Sets this process up for trials, so that the same configuration gives the same bits.
 
@@ -117,6 +125,7 @@ def prepare(
         memory: share of the GPU's memory that tensors may take, less than `gpu` by what its
             libraries take; as much as `gpu` where it is not given.
         data: see `Execution`; `~` is the home folder of whoever runs the process.
+        storage: see `Execution`.
     """
     torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic = True
@@ -130,4 +139,5 @@ def prepare(
         gpu=gpu if is_gpu else 0.0,
         channels_last=channels_last,
         data=Path(data).expanduser(),
+        storage=storage,
     )

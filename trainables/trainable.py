@@ -6,18 +6,19 @@ Starting an actor imports torch (seconds); resetting one costs milliseconds.
 from __future__ import annotations
 
 import math
+import platform
 from dataclasses import asdict
 from typing import Any
 
 from ray import tune
 
 from trainables.config import TrialConfig
-from trainables.errors import BadPlugin
+from trainables.errors import BadPlugin, NotShared
 from trainables.execution import Execution, prepare
 from trainables.memory import Memory, measured
 from trainables.packing import Pack
 from trainables.registry import load_plugin
-from trainables.store import Store
+from trainables.store import PATIENCE, Store
 from trainables.training import watched
 
 
@@ -25,8 +26,13 @@ class StudyTrainable(tune.Trainable):
     """Advances one `Pack` a slice at a time; Tune's own checkpoints are not used.
 
     Its configuration is `{job: {trials: [{trial_id, ids: of the model and its cells, trial:
-    TrialConfig as JSON}], packing: see `Pack`, storage: the store's address, execution: what
-    `prepare` takes, plugins: packages to import first, seconds: of work between two reports}}`.
+    TrialConfig as JSON}], packing: see `Pack`, storage: the store's address, witness: a file
+    there, or nothing, execution: what `prepare` takes, plugins: packages to import first,
+    seconds: of work between two reports}}`.
+
+    Raises:
+        NotShared: the store of this machine is not the driver's.
+        BadPlugin: its code is not the driver's.
     """
 
     @classmethod
@@ -43,9 +49,12 @@ class StudyTrainable(tune.Trainable):
         """Called for each further pack of a reused actor."""
         job = new_config["job"]
         execution = _prepared(job)
+        if job["witness"]:
+            require_shared(job["storage"], job["witness"])
         trials = [_parsed(**trial) for trial in job["trials"]]
         self.seconds = job["seconds"]
-        self.life = Pack(trials, Store(job["storage"]), execution, job["packing"])
+        store = Store(job["storage"], patience=PATIENCE)
+        self.life = Pack(trials, store, execution, job["packing"])
         return True
 
     def step(self) -> dict[str, Any]:
@@ -65,6 +74,18 @@ class StudyTrainable(tune.Trainable):
         }
 
 
+def require_shared(storage: str, witness: str) -> None:
+    """Looks for the driver's own file in the store, as it is seen from here.
+
+    Raises:
+        NotShared: it is not there.
+    """
+    try:
+        Store(storage, patience=PATIENCE).get(witness)
+    except FileNotFoundError as error:
+        raise NotShared.by(platform.node(), storage, f"no {witness} there") from error
+
+
 def memory_of(job: dict[str, Any]) -> tuple[Memory, dict[str, str]]:
     """What kinds of work take of this worker's device, which it has for itself.
 
@@ -74,13 +95,13 @@ def memory_of(job: dict[str, Any]) -> tuple[Memory, dict[str, str]]:
     """
     execution = _prepared(job)
     wanted = {kind: TrialConfig.parse(trial) for kind, trial in job["wanted"].items()}
-    return measured(wanted, Store(job["storage"]), execution)
+    return measured(wanted, Store(job["storage"], patience=PATIENCE), execution)
 
 
 def _prepared(job: dict[str, Any]) -> Execution:
     for plugin in job["plugins"]:
         load_plugin(plugin)
-    return prepare(**job["execution"])
+    return prepare(**job["execution"], storage=job["storage"])
 
 
 def _parsed(trial_id: str, ids: list[str], trial: str) -> TrialConfig:

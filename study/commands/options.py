@@ -37,8 +37,8 @@ app = typer.Typer(
     help="Does this loss really help, and for which hyper-parameters? Plan, run, report.",
     epilog="Exit status: 0 when all is there that was asked for; 1 when a trial has failed or "
     "lacks results, or results do not agree; 2 when nothing was done, for a mistake; 75 when the "
-    "time of --stop-after was over; 130 or 143 when stopped by Ctrl-C or by SIGTERM. After any of "
-    "the last three the same command goes on where it was.",
+    "time of --stop-after was over, or the storage away for too long; 130 or 143 when stopped by "
+    "Ctrl-C or by SIGTERM. After any of the last three the same command goes on where it was.",
 )
 
 

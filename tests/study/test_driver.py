@@ -11,13 +11,15 @@ from study.results import is_complete, read_outcome, worst
 from study.shard import Shard
 from study.tracking import Tracker
 from study.untracked import Untracked
+from study.watcher import TRIES
 from trainables import names
+from trainables import store as store_module
 from trainables import trial as trial_module
-from trainables.errors import StudyIsRunning
+from trainables.errors import StorageAway, StudyIsRunning
 from trainables.execution import prepare
 from trainables.store import Store
 from trainables.training import Trainer
-from trainables.trial import failure_of, record_of
+from trainables.trial import Report, failure_of, record_of
 
 KEYS = {
     "evaluate": {"validation": 5, "test": 5},
@@ -87,6 +89,59 @@ def test_a_driver_that_was_robbed_of_its_lock_stops(run, monkeypatch):
         run()
 
 
+class Outage:
+    """A storage that is away after each epoch, until somebody has waited for it."""
+
+    def __init__(self, folder, monkeypatch, lasts=0.0):
+        self.root, self.hidden = folder / "store", folder / "hidden"
+        self.now, self.lasts = 0.0, lasts
+        real = Trainer.epoch
+
+        def epoch(trainer):
+            record = real(trainer)
+            self.root.rename(self.hidden)
+            self.root.symlink_to(self.root)
+            return record
+
+        monkeypatch.setattr(Trainer, "epoch", epoch)
+        monkeypatch.setattr(store_module, "time", self)
+
+    def end(self):
+        self.root.unlink()
+        self.hidden.rename(self.root)
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+        if self.now >= self.lasts:
+            self.end()
+
+
+def test_a_run_outlasts_a_storage_that_is_away(run, tmp_path, monkeypatch):
+    outage = Outage(tmp_path, monkeypatch, lasts=599)
+    result, said = run()
+    assert not result.failed
+    assert outage.now == 600
+    assert f"the storage {tmp_path}/store is away, waiting 600 s at most: Too many levels" in said
+    assert said.count("the storage was away for 600 s: Too many levels") == 1
+    assert "FAILED" not in said
+    assert "tried again" not in said
+
+
+def test_a_run_that_waits_for_too_long_says_that_nothing_is_lost(run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        outage = Outage(tmp_path, patch, lasts=1e9)
+        with pytest.raises(StorageAway, match="what is finished is kept, the same command goes"):
+            run()
+    assert outage.now == 600
+    outage.end()
+    (tmp_path / "store/studies/small/lock.json").unlink()  # which dies with the process
+    result, _ = run()
+    assert not result.failed
+
+
 def test_an_added_diagnostic_is_measured_and_nothing_else(run, tmp_path):
     run()
     store = Store(str(tmp_path / "store"))
@@ -143,6 +198,51 @@ def test_what_never_fits_fails_in_the_end(run, monkeypatch):
     (reason,) = result.failed.values()
     assert reason == "no result after 4 tries: OutOfMemoryError: CUDA out of memory"
     assert said.count("it will be tried again") == 4
+
+
+def test_a_trial_whose_worker_waited_for_too_long_is_tried_again(run, monkeypatch):
+    real = run_local
+
+    def away_at_first(trials, site, listener):
+        monkeypatch.setattr("study.driver.run_local", real)
+        for trial in trials:
+            listener.started(trial.id)
+            listener.reported(Report(trial_id=trial.id, done=True, away="the storage is away"))
+
+    monkeypatch.setattr("study.driver.run_local", away_at_first)
+    result, said = run()
+    assert not result.failed
+    assert said.count("the storage is away; it will be tried again") == 1
+
+
+def test_trials_that_die_with_their_machine_are_tried_without_end(run, monkeypatch):
+    real, rounds = run_local, []
+
+    def on_machines_that_die(trials, site, listener):
+        rounds.append(trials)
+        if len(rounds) > 2 * TRIES:
+            return real(trials, site, listener)
+        for trial in trials:
+            listener.started(trial.id)
+            listener.lost(trial.id, "its worker died")
+            listener.excused(trial.id)
+
+    monkeypatch.setattr("study.driver.run_local", on_machines_that_die)
+    result, said = run()
+    assert not result.failed
+    assert said.count("its worker died; it will be tried again") == 2 * TRIES
+
+
+def test_workers_that_die_on_machines_that_stand_are_tried_so_often(run, monkeypatch):
+    def dying(trials, site, listener):
+        for trial in trials:
+            listener.started(trial.id)
+            listener.lost(trial.id, "its worker died")
+
+    monkeypatch.setattr("study.driver.run_local", dying)
+    result, said = run()
+    assert list(result.failed.values()) == [f"no result after {TRIES} tries: its worker died"]
+    assert said.count("it will be tried again") == TRIES
 
 
 PACKED = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
 from torch import Tensor
 
-from trainables.execution import Execution
 from trainables.registry import STRICT, Component
 from trainables.seeding import generator
 
@@ -221,9 +219,3 @@ def stratified_order(labels: Tensor, seed: int = 0) -> Tensor:
         shuffled = members[torch.randperm(len(members), generator=generator(seed, "split", label))]
         rank[shuffled] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
     return torch.argsort(rank + labels * 1e-9, stable=True)
-
-
-@functools.lru_cache(maxsize=4)
-def load_splits(dataset: Dataset, execution: Execution) -> Splits:
-    """The data set where trials want it, read once a process: reused workers find it there."""
-    return dataset.load(execution.data).to(execution.device)

