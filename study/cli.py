@@ -11,7 +11,7 @@ from rich.markup import escape
 
 # In the order in which `study --help` shows them.
 # isort: off
-from study.commands import files, plan, run, refine, status, results, inspect, store, data  # noqa: F401
+from study.commands import files, plan, run, cluster, refine, status, results, inspect, store, data  # noqa: F401
 
 # isort: on
 from study.commands.options import app, stopped_by

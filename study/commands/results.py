@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+import threading
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -100,14 +102,40 @@ def report(
         print("found no browser to open it in")
 
 
-@app.command(epilog=examples("ui", "ui --port 5001"))
+@app.command(epilog=examples("ui", "ui --port 5001", "ui --cluster cluster.yaml"))
 def ui(
     tracking_uri: TrackingUri = None,
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Of the cluster that `ray up FILE` started: Ray's pages too."
+        ),
+    ] = None,
 ) -> None:
     """Opens MLflow's web page on the tracked runs (on this machine alone)."""
+    if cluster is not None:
+        _forward(cluster, port)
     uri = tracking_of(tracking_uri)
     require_tracked(uri)
     print(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
     serve = ["-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     raise typer.Exit(subprocess.call([sys.executable, *serve, "--port", str(port)]))
+
+
+def _forward(file: Path, port: int) -> NoReturn:
+    """Shows the pages of a cluster's head, until Ctrl-C."""
+    from study.cluster import DASHBOARD, MLFLOW, Cluster
+
+    cluster = Cluster(file)
+    with contextlib.ExitStack() as open_ways:
+        with working(f"reaching the cluster of {file}"):
+            pages = {"MLflow": open_ways.enter_context(cluster.reach(MLFLOW, port))}
+            pages["Ray"] = open_ways.enter_context(cluster.reach(DASHBOARD, DASHBOARD))
+            if (searches := cluster.start_optuna()) is not None:
+                pages["Optuna"] = open_ways.enter_context(cluster.reach(searches, searches))
+        for name, here in pages.items():
+            print(f"{name} on http://127.0.0.1:{here}")
+        print("Ray asks for the token that `ray get-auth-token` shows. Ctrl-C ends it", flush=True)
+        threading.Event().wait()
+    raise AssertionError("nothing sets the event")
