@@ -6,13 +6,13 @@ PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13; do \
 	$$python -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
 	2>/dev/null && echo $$python && break; done)
 
-.PHONY: study test lint types tests env dev-env constraints ci-deps clean
+.PHONY: study test lint types tests test-cluster env dev-env constraints ci-deps clean
 
 study: env
 	$(BIN)/study run quickstart
 	$(BIN)/study report quickstart
 
-test: lint types tests
+test: lint types tests test-cluster
 
 lint: dev-env
 	$(BIN)/ruff check .
@@ -24,7 +24,11 @@ types: dev-env
 # In two processes, a file after the other: what a file's tests share is made once.
 tests: dev-env
 	OMP_NUM_THREADS=1 PYTHONPATH=.ci $(BIN)/pytest -p skips -n 2 --dist loadfile \
-		--no-loadscope-reorder
+		--no-loadscope-reorder --ignore tests/cluster
+
+# A cluster of hosts that are network namespaces of this machine: as root, with sshd and rsync.
+test-cluster: dev-env
+	OMP_NUM_THREADS=1 PYTHONPATH=.ci $(BIN)/pytest -p skips tests/cluster
 
 env: $(VENV)/.installed
 dev-env: $(VENV)/.installed-dev
@@ -51,11 +55,14 @@ constraints:
 	$$clean/bin/python -m pip freeze --exclude robust-loss-study > constraints.txt && \
 	rm -rf $$clean build
 
-# What the tests need from Debian's packages, as root: a browser that opens the report, and LaTeX.
+# What the tests need from Debian's packages, as root: a browser that opens the report, LaTeX, and
+# what makes hosts of a cluster.
 ci-deps:
-	command -v chromium >/dev/null && command -v pdflatex >/dev/null || { apt-get update -qq && \
+	for program in chromium pdflatex rsync ip /usr/sbin/sshd; do \
+	command -v $$program >/dev/null || exec sh -c 'apt-get update -qq && \
 	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium \
-	texlive-latex-base texlive-latex-recommended lmodern >/dev/null; }
+	texlive-latex-base texlive-latex-recommended lmodern openssh-server openssh-client rsync \
+	iproute2 >/dev/null'; done
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

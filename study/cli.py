@@ -23,8 +23,9 @@ def main() -> None:
     # Plans are many objects that live long: looking for garbage after every 700 of them took a
     # fifth of the time of planning 10,000 trials.
     gc.set_threshold(50_000)
-    for sign in (signal.SIGTERM, signal.SIGALRM):
-        signal.signal(sign, _stop)
+    for sign in (signal.SIGTERM, signal.SIGALRM, signal.SIGHUP):
+        if signal.getsignal(sign) is signal.SIG_DFL:  # nohup stands
+            signal.signal(sign, _stop)
     try:
         app()
     except StudyError as error:

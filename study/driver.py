@@ -7,6 +7,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlflow.exceptions import MlflowException
+from requests import RequestException
+
 from study.choice import with_choices
 from study.cost import Account, together
 from study.found import with_found
@@ -27,6 +30,7 @@ from study.watcher import Watcher, watching
 from trainables.checkpoint import bring
 from trainables.config import ModelConfig
 from trainables.datasets.load import take
+from trainables.errors import BadAddress
 from trainables.store import PATIENCE, Store
 
 Executor = Callable[[Sequence[PlannedTrial], Site, Listener], None]
@@ -86,7 +90,7 @@ def run_study(
     def tracked(plan: Plan) -> Tracker | Untracked:
         if shard is not None:
             return Untracked(plan, store)
-        return Tracker(tracking_uri, plan, store, artifacts, command)
+        return _tracker(tracking_uri, plan, store, artifacts, command)
 
     with StudyLock(store, plan.name, shard) as lock:
         run = _Run(
@@ -247,7 +251,7 @@ def sync_study(
         plan = with_choices(with_found(plan, store), store)
         note(plan, store)
         display.expect(len(plan.trials) + len(plan.candidates))
-        tracker = Tracker(tracking_uri, plan, store, artifacts, command)
+        tracker = _tracker(tracking_uri, plan, store, artifacts, command)
         ours = frozenset(plan.by_id)
         with watching(Watcher(plan, ours, store, tracker, display, lock, {})) as watcher:
             left = watcher.left()
@@ -256,6 +260,18 @@ def sync_study(
             for found in searches(plan, store):
                 watcher.track_again(found)
             return len(left)
+
+
+def _tracker(uri: str, plan: Plan, store: Store, artifacts: Path, command: str) -> Tracker:
+    """What tracks a plan.
+
+    Raises:
+        BadAddress: MLflow cannot be had there.
+    """
+    try:
+        return Tracker(uri, plan, store, artifacts, command)
+    except (MlflowException, RequestException) as error:
+        raise BadAddress(f"cannot track runs at {uri}: {error}") from error
 
 
 def fetch(models: Iterable[ModelConfig], folder: Path, store: Store) -> None:

@@ -9,6 +9,7 @@ import ray
 
 from study.cost import told
 from study.listener import Listener
+from study.news import LOOK_SECONDS, News
 from study.nodes import nodes, nodes_to_come
 from study.planned import PlannedTrial
 from study.shares import Shares
@@ -38,7 +39,7 @@ def gpus(cores: int) -> set[str | None]:
     return {name for names in named for name in names or unnamed}
 
 
-def shares_of(trials: Sequence[PlannedTrial], site: Site, listener: Listener) -> Shares:
+def shares_of(trials: Sequence[PlannedTrial], site: Site, listener: Listener, news: News) -> Shares:
     """What share of a GPU trials take: none where there is none.
 
     What is not known of the memory that they need is measured, on each kind of GPU there is, by
@@ -58,6 +59,11 @@ def shares_of(trials: Sequence[PlannedTrial], site: Site, listener: Listener) ->
     asked = [
         measure.options(resources={name: _A_LITTLE} if name else None).remote(job) for name in kinds
     ]
+    left = asked
+    while left:  # a machine with a GPU may have to be started first
+        for line in news.since_last():
+            listener.say(line)
+        _, left = ray.wait(left, timeout=LOOK_SECONDS)
     shares.learn([_answer(one, listener) for one in asked], trials)
     return shares
 

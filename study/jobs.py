@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import shlex
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,12 +16,14 @@ from pathlib import Path
 import aiohttp
 
 from study.cluster import DASHBOARD, HOME, Cluster
-from study.files import FULL, StudyFile, standalone
+from study.files import FULL, StudyFile
 from study.planned import Plan
-from trainables.errors import BadOption, NoCluster, StudyIsRunning, UnknownStudy
+from study.sent import write_sent
+from trainables.errors import NoCluster, StudyError, StudyIsRunning, UnknownStudy
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # before Ray is imported, which reads it once
 
+from ray.exceptions import RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 # It would tell of each connection.
@@ -31,8 +32,8 @@ logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
 _STUDY = "study"  # of a job's metadata
 _RUNNING = (JobStatus.PENDING, JobStatus.RUNNING)
 _PATIENCE, _PAUSE = 300.0, 5.0  # seconds for which a lost head is tried again, and between
-# What a connection that breaks, or a head that was started anew, makes Ray's client raise.
-_LOST = (RuntimeError, OSError, aiohttp.ClientError)
+# What Ray's client raises where a connection breaks, or the head takes another token.
+_LOST = (RuntimeError, OSError, aiohttp.ClientError, RayError)
 _LINES = 20  # that are shown of what a job has said before one looks
 
 
@@ -70,7 +71,7 @@ class Jobs:
             )
         place = f"{HOME}/submitted/{_plain(file.name)}"
         with tempfile.TemporaryDirectory() as folder:
-            leading = _write(file, plan, Path(folder))
+            leading = write_sent(file, plan, Path(folder))
             self.cluster.put(Path(folder), place)
         return str(
             self.client.submit_job(
@@ -90,6 +91,18 @@ class Jobs:
         if job is None:
             raise UnknownStudy(f"study {study!r} was not submitted to this cluster since it is up")
         return str(job.submission_id)
+
+    def require(self, job: str) -> None:
+        """Makes sure that the head knows a job.
+
+        Raises:
+            UnknownStudy: it does not.
+        """
+        if all(one.submission_id != job for one in self.client.list_jobs()):
+            raise UnknownStudy(
+                f"the cluster's head knows nothing of {job}: it was started anew meanwhile. "
+                "Submit the study again: the rest of it is done"
+            )
 
     def cancel(self, study: str) -> bool:
         """Ends a study as Ctrl-C would; whether it was being run.
@@ -121,12 +134,11 @@ def jobs_on(cluster: Cluster) -> Iterator[Jobs]:
         os.environ.pop(name, None)
     with cluster.reach(DASHBOARD) as port:
         try:
-            client = JobSubmissionClient(f"http://127.0.0.1:{port}")
-        except (ConnectionError, RuntimeError) as error:
-            raise NoCluster(
-                f"the cluster of {str(cluster.file)!r} takes no jobs: {error}"
-            ) from None
-        yield Jobs(cluster, client)
+            yield Jobs(cluster, JobSubmissionClient(f"http://127.0.0.1:{port}"))
+        except StudyError:
+            raise
+        except _LOST as error:
+            raise NoCluster(f"the head of {str(cluster.file)!r} does not answer: {error}") from None
 
 
 def follow(cluster: Cluster, job: str, say: Callable[[str], None], *, again: bool = False) -> int:
@@ -142,22 +154,24 @@ def follow(cluster: Cluster, job: str, say: Callable[[str], None], *, again: boo
         Its exit status.
 
     Raises:
-        NoCluster: the head does not answer for some time, or knows no such job: it was started
-            anew meanwhile.
+        NoCluster: the head does not answer for some time.
+        UnknownStudy: it knows no such job: it was started anew meanwhile.
     """
     tail, lost = _Tail(job, say), None
     while True:
         try:
             with jobs_on(cluster) as jobs:
+                jobs.require(job)
                 if again:
                     tail.skip(jobs.client)
                 again, lost = False, None
                 return tail.follow(jobs.client)
         except NoCluster:
-            lost = lost or time.monotonic()
+            if lost is None:
+                lost = time.monotonic()
+                say("the connection to the cluster was lost; trying again\n")
             if time.monotonic() - lost > _PATIENCE:
                 raise
-            say("the connection to the cluster was lost; trying again\n")
             time.sleep(_PAUSE)
 
 
@@ -181,19 +195,13 @@ class _Tail:
         self.say("".join(said.splitlines(keepends=True)[-_LINES:]))
 
     def follow(self, client: JobSubmissionClient) -> int:
-        """Its exit status, once it has ended.
-
-        Raises:
-            NoCluster: the head does not answer, or does not know it.
-        """
+        """Its exit status, once it has ended."""
         while True:
-            try:
-                asyncio.run(self._listen(client))
-                details = client.get_job_info(self.job)
-            except _LOST as error:
-                raise NoCluster(f"{self.job} is not heard of any more: {error}") from None
+            asyncio.run(self._listen(client))
+            details = client.get_job_info(self.job)
             if details.status not in _RUNNING:
                 return _exit_status(details, self.say)
+            time.sleep(_PAUSE)  # whoever told of it is started anew
 
     async def _listen(self, client: JobSubmissionClient) -> None:
         """For as long as the connection stands; each begins with the first line."""
@@ -217,26 +225,9 @@ def _plain(name: str) -> str:
 
 
 def _entrypoint(path: str, file: StudyFile) -> str:
-    """Runs a study in the head's folder, and draws the report whatever has come of it."""
+    """Runs a study in the head's folder, and draws a report of all that there is then."""
     words = [path, *(word for item in file.overrides for word in ("--set", item))]
     words += ["--scale", file.scale] if file.scale != FULL else []
-    asked = shlex.join(words)
-    return f"cd ~/{HOME} && {{ study run {asked}; ran=$?; study report {asked}; exit $ran; }}"
-
-
-def _write(file: StudyFile, plan: Plan, folder: Path) -> str:
-    """A study's files by themselves, and the checkpoints that they name; the leading one's name."""
-    files = standalone(file)
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    places = {file.folder, *(part.folder for part in file.parts)}
-    for weights in {trial.checkpoint for trial in plan.trials if trial.checkpoint}:
-        inside = [weights.relative_to(place) for place in places if weights.is_relative_to(place)]
-        if not inside:
-            raise BadOption(
-                f"cannot send {str(weights)!r} to the cluster: expected it beside the study file, "
-                "or in a folder there, named by a relative path"
-            )
-        (folder / inside[0]).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(weights, folder / inside[0])
-    return next(iter(files))
+    asked, report = shlex.join(words), shlex.quote(f"results/reports/{file.name}")
+    both = f"study run {asked}; ran=$?; study report {asked}; exit $ran"
+    return f"cd ~/{HOME} && rm -rf {report} && {{ {both}; }}"

@@ -27,17 +27,11 @@ from ray.tune.schedulers import (
 from ray.tune.search import Searcher
 from ray.tune.search.sample import Domain
 
+from study.deaths import Death, with_their_machine
 from study.gpus import shares_of
 from study.listener import Listener
-from study.nodes import (
-    Death,
-    Watch,
-    most,
-    nodes,
-    nodes_to_come,
-    require_shared,
-    with_their_machine,
-)
+from study.news import News
+from study.nodes import await_workers, most, nodes, nodes_to_come, require_shared
 from study.planned import PlannedTrial
 from study.search import ahead
 from study.searching import Searching
@@ -71,24 +65,25 @@ def run_on_ray(trials: Sequence[PlannedTrial], site: Site, listener: Listener) -
     A Ray that runs already is used where `RAY_ADDRESS` names it, else one is started here
     and ended after.
     """
-    with _session(site.resources):
-        require_shared(site.store)
-        shares = shares_of(trials, site, listener)
+    with _session(site.resources) as news:
+        _check(site, listener)
+        shares = shares_of(trials, site, listener, news)
         found = _packs(trials, site, shares)
         jobs = (_job(pack, site, shares) for pack in found)
-        _run(listener, {"job": _Listed(jobs)}, num_samples=len(found))
+        _run(listener, news, {"job": _Listed(jobs)}, num_samples=len(found))
 
 
 def search_on_ray(searching: Searching, site: Site) -> None:
     """Runs what a search suggests, until it has no more; see `run_on_ray`."""
     expected = [trial for trial, _ in ahead(searching.plan, site.store)]
-    with _session(site.resources):
-        require_shared(site.store)
-        shares = shares_of(expected, site, searching)
+    with _session(site.resources) as news:
+        _check(site, searching)
+        shares = shares_of(expected, site, searching, news)
         parallel = searching.search.settings.parallel or _slots(expected, site, shares)
         errors = _Errors()
         _run(
             searching,
+            news,
             {},
             errors,
             search_alg=_Suggesting(searching, site, shares, errors),
@@ -98,13 +93,24 @@ def search_on_ray(searching: Searching, site: Site) -> None:
         )
 
 
+def _check(site: Site, listener: Listener) -> None:
+    """Whether the cluster can run trials, before anything starts."""
+    await_workers(listener.say)
+    _check_room(site.resources)
+    require_shared(site.store)
+
+
 def _run(
-    listener: Listener, space: dict[str, Any], errors: _Errors | None = None, **how: Any
+    listener: Listener,
+    news: News,
+    space: dict[str, Any],
+    errors: _Errors | None = None,
+    **how: Any,
 ) -> None:
     """Runs what Tune draws from a space, or a search suggests, on the session's Ray."""
     with tempfile.TemporaryDirectory(prefix="study-tune-") as folder:
         errors = errors or _Errors()
-        callback = _Callback(listener, errors)
+        callback = _Callback(listener, news, errors)
         tuner = tune.Tuner(
             StudyTrainable,
             param_space=space,
@@ -127,6 +133,8 @@ def _run(
         for death in with_their_machine(callback.deaths):
             for trial_id in death.trial_ids:
                 listener.excused(trial_id)
+        for line in news.since_last(every=0.0):
+            listener.say(line)
 
 
 class _Errors:
@@ -244,11 +252,11 @@ def stop_rule(searching: Searching) -> Any:
 class _Callback(tune.Callback):
     """Hands on what Tune hears."""
 
-    def __init__(self, listener: Listener, errors: _Errors) -> None:
+    def __init__(self, listener: Listener, news: News, errors: _Errors) -> None:
         self.listener = listener
+        self.news = news
         self.errors = errors
         self.deaths: list[Death] = []
-        self._machines = Watch()
         self._ended: set[str] = set()  # trials that said so themselves
 
     def __getstate__(self) -> dict[str, Any]:
@@ -256,12 +264,13 @@ class _Callback(tune.Callback):
         return {}
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
-        for line in self._machines.news():
+        for line in self.news.since_last():
             self.listener.say(line)
 
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
+        self.news.busy()
         with self.errors.kept():
             for trial_id in _ids(trial):
                 self.listener.started(trial_id)
@@ -296,7 +305,8 @@ class _Callback(tune.Callback):
             with self.errors.kept():
                 raise NotShared(unseen[1])
         cause = details.splitlines()[-1:]
-        self.deaths.append(Death(_ids(trial), details))
+        # Pickled by Tune in this process, into a folder of ours.
+        self.deaths.append(Death(_ids(trial), trial.get_pickled_error()))
         with self.errors.kept():
             for trial_id in _ids(trial):
                 self.listener.lost(trial_id, ": ".join(["its worker died", *cause]), details)
@@ -394,7 +404,7 @@ def worker_environment(resources: Resources) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _session(resources: Resources) -> Iterator[None]:
+def _session(resources: Resources) -> Iterator[News]:
     """A Ray to run on, entered from an empty folder.
 
     One that is started here has the cores that this process may use, not all of the machine.
@@ -425,8 +435,7 @@ def _session(resources: Resources) -> Iterator[None]:
             # Whatever `log_to_driver` says, a page for each machine that dies; we say it in a line.
             ray._private.worker.print_to_stdstream = lambda *_, **__: None
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told by us
-            _check_room(resources)
-            yield
+            yield News()
         finally:
             ray.shutdown()
             os.chdir(before)

@@ -7,6 +7,7 @@ autoscaler runs over ssh is its own, among the logs on the head, where studies a
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from pathlib import Path
 
 _LINES = 12  # the last of what a set-up said
@@ -26,24 +27,21 @@ class SetUps:
     def __init__(self, logs: Path) -> None:
         self._file = logs / "monitor.out"
         self._at = self._file.stat().st_size if self._file.exists() else 0
-        self._said: list[str] = []
+        self._said: dict[str, list[str]] = defaultdict(list)  # by machine
         self._node = "?"
 
     def failed(self) -> list[tuple[str, str]]:
         """Each machine whose set-up has failed since it was last asked, and what was said last."""
         if not self._file.exists():
             return []
-        found = []
-        with self._file.open(errors="replace") as file:
+        with self._file.open("rb") as file:
             if file.seek(0, 2) < self._at:
                 self._at = 0  # rotated
             file.seek(self._at)
-            for line in file.read().splitlines():
-                if self._hear(line):
-                    found.append((self._node, "\n".join(self._said[-_LINES:])))
-                    self._said = []
-            self._at = file.tell()
-        return found
+            whole, _, _ = file.read().rpartition(b"\n")  # a line that is being written is left
+        self._at += len(whole) + 1 if whole else 0
+        lines = whole.decode(errors="replace").splitlines()
+        return [(self._node, self._last_words()) for line in lines if self._hear(line)]
 
     def _hear(self, line: str) -> bool:
         """Takes in a line; whether it says that a set-up has failed."""
@@ -53,7 +51,10 @@ class SetUps:
             if "update-failed" in line:
                 return True
         elif line.strip():
-            self._said.append(_COLOURS.sub("", line.rstrip()))
+            self._said[self._node].append(_COLOURS.sub("", line.rstrip()))
         if line.endswith(_COMMAND_ENDS):
-            self._said = []
+            self._said[self._node] = []
         return False
+
+    def _last_words(self) -> str:
+        return "\n".join(self._said.pop(self._node, [])[-_LINES:])

@@ -269,8 +269,18 @@ class Tracker:
             tags = run.data.tags
             role = tags.get(names.ROLE)
             if role in (names.TRIAL, names.CANDIDATE, names.REPORT):
-                runs[tags.get(names.TRIAL_ID) or role] = Tracked.of(run)
+                key, found = tags.get(names.TRIAL_ID) or role, Tracked.of(run)
+                if key in runs:  # a server that died before it answered was asked again
+                    second = min(runs[key], found, key=lambda one: one.status == "FINISHED")
+                    self._set_aside(second)
+                    found = runs[key] if second is found else found
+                runs[key] = found
         return runs
+
+    def _set_aside(self, run: Tracked) -> None:
+        """Readers ask which trials' runs users have deleted: this one is none of them."""
+        self.client.set_tag(run.id, names.ROLE, names.REPLACED)
+        self.client.delete_run(run.id)
 
     def _run(self, trial: PlannedTrial, started: int | None = None) -> Tracked:
         """The trial's run, made if there is none.
@@ -280,9 +290,7 @@ class Tracker:
         """
         run = self._runs.get(trial.id)
         if run is not None and run.shows != _digest(trial):
-            # Readers ask which trials' runs users have deleted: this one is none of them.
-            self.client.set_tag(run.id, names.ROLE, names.REPLACED)
-            self.client.delete_run(run.id)
+            self._set_aside(run)
             run = None
         if run is None:
             role = names.CANDIDATE if trial.candidate else names.TRIAL

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from mlflow.exceptions import MlflowException
+from requests import RequestException
 
 from study.interrupts import uninterrupted
 from study.ledger import Meter
@@ -23,6 +24,7 @@ from trainables.store import Store
 from trainables.trial import Report, failure_of, note_failure, record_of
 
 TRIES = 4  # of a trial that is lost, damaged or short of memory, by no fault of its machine
+EXCUSES = 50  # machines that may die under a trial: after so many it is what kills them
 
 
 class Watcher:
@@ -65,6 +67,7 @@ class Watcher:
         self.trials = dict(plan.by_id)
         self.losses: dict[str, tuple[str, str]] = {}  # why a trial is tried again, and details
         self.tries = Counter[str]()  # how often each was to be run, but for those excused
+        self.excuses = Counter[str]()  # how often its machine has died
         self.waiting = set[str]()  # that have done all but what needs another model
         self.starved = False
 
@@ -132,7 +135,7 @@ class Watcher:
         self.waiting.discard(trial_id)
         self.lock.doing = trial_id
         self.display.started(trial)
-        with self._tracking():
+        with self.tracking():
             self.tracker.started(trial)
 
     def reported(self, report: Report) -> None:
@@ -145,7 +148,7 @@ class Watcher:
         trial = self.trials[report.trial_id]
         if report.warning:
             self.display.say(report.warning)
-        with self._tracking():
+        with self.tracking():
             self.tracker.epochs(trial, report.epochs)
         if not report.done:
             self.display.reported(report)
@@ -178,8 +181,10 @@ class Watcher:
             self.display.lost(trial, reason)
 
     def excused(self, trial_id: str) -> None:
-        """A trial was lost because its machine was: it may be tried without end."""
-        self.tries[trial_id] -= 1
+        """A trial was lost because its machine was."""
+        self.excuses[trial_id] += 1
+        if self.excuses[trial_id] <= EXCUSES:
+            self.tries[trial_id] -= 1
 
     def will_try(self, trial: PlannedTrial) -> None:
         """A search will try it."""
@@ -196,13 +201,13 @@ class Watcher:
         """A search has given a training up."""
         trial = self.trials[trial_id]
         self.display.given_up(trial, epoch)
-        with self._tracking():
+        with self.tracking():
             self.tracker.given_up(trial, epoch)
 
     def diverged(self, trial: PlannedTrial, reason: str) -> None:
         """Of a search that says something of the point: no failure of the study."""
         self.display.given_up(trial, reason)
-        with self._tracking():
+        with self.tracking():
             self.tracker.failed(trial, reason)
 
     def unended(self, search: Search) -> list[PlannedTrial]:
@@ -218,7 +223,7 @@ class Watcher:
             if trial is None or not self.tracker.stale(trial):
                 continue
             if suggestion.state == names.STOPPED_EARLY and suggestion.epoch is not None:
-                with self._tracking():
+                with self.tracking():
                     self.tracker.epochs(trial, record_of(self.store, trial.id)["history"])
                     self.tracker.given_up(trial, suggestion.epoch)
             elif suggestion.state == names.FAILED:
@@ -231,14 +236,14 @@ class Watcher:
         record = record_of(self.store, trial.id)
         failure = failure_of(record)
         if failure is not None and not self.tracker.shows_failure(trial, failure["reason"]):
-            with self._tracking():
+            with self.tracking():
                 self.tracker.epochs(trial, record["history"])
                 self.tracker.failed(trial, failure["reason"])
 
     def _fail(self, trial: PlannedTrial, reason: str) -> None:
         self.failed[trial.id] = reason
         self.display.failed(trial, reason)
-        with self._tracking():
+        with self.tracking():
             self.tracker.failed(trial, reason)
 
     def _track(self, trial: PlannedTrial) -> bool:
@@ -246,7 +251,7 @@ class Watcher:
         if not self.tracker.stale(trial):
             return True
         try:
-            with self._tracking():
+            with self.tracking():
                 self.display.finished(trial, self.tracker.finished(trial))
             if self.meter is not None:
                 self.meter.finished(trial)
@@ -258,13 +263,13 @@ class Watcher:
         return True
 
     @contextlib.contextmanager
-    def _tracking(self) -> Iterator[None]:
+    def tracking(self) -> Iterator[None]:
         """MLflow is a projection: where it fails for a while, the study goes on."""
         try:
             with uninterrupted():
                 yield
-        except MlflowException as error:
-            self.display.say(f"MLflow did not take it, tried again at the end: {error.message}")
+        except (MlflowException, RequestException) as error:
+            self.display.say(f"MLflow did not take it, tried again at the end: {error}")
 
 
 @contextlib.contextmanager
@@ -275,4 +280,5 @@ def watching(watcher: Watcher) -> Iterator[Watcher]:
     finally:
         watcher.display.stop()
         if not watcher.lock.lost:  # else the runs are somebody else's now
-            watcher.tracker.stopped()
+            with watcher.tracking():
+                watcher.tracker.stopped()

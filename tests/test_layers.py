@@ -33,7 +33,7 @@ def imported(path):
     return found
 
 
-KNOW_RAY = tuple(f"study.{name}" for name in ("launch", "nodes", "gpus", "jobs"))
+KNOW_RAY = tuple(f"study.{name}" for name in ("launch", "nodes", "news", "deaths", "gpus", "jobs"))
 IMPORTS = {module_name(path): imported(path) for path in FILES}
 
 

@@ -46,13 +46,24 @@ _AWAY = {
     "paramiko.ssh_exception.SSHException",
     "urllib3.exceptions.HTTPError",
 }
+_NO_ACCESS = {
+    "botocore.exceptions.NoCredentialsError",
+    "botocore.exceptions.PartialCredentialsError",
+    "botocore.exceptions.ProfileNotFound",
+    "google.auth.exceptions.DefaultCredentialsError",
+}
 
 
 def is_away(error: BaseException) -> bool:
     """Whether an error says that the storage is out of reach, full or read-only: it may pass."""
     if isinstance(error, OSError):
         return not isinstance(error, (StudyError, *_ANSWERS))
-    return any(f"{kind.__module__}.{kind.__qualname__}" in _AWAY for kind in type(error).__mro__)
+    return bool(_classes(error) & _AWAY)
+
+
+def _classes(error: BaseException) -> set[str]:
+    """The qualified names of what an error is."""
+    return {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
 
 
 def _patiently(method: Callable[Concatenate[Store, P], R]) -> Callable[Concatenate[Store, P], R]:
@@ -64,9 +75,14 @@ def _patiently(method: Callable[Concatenate[Store, P], R]) -> Callable[Concatena
 
     @functools.wraps(method)
     def outlasting(store: Store, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if not store.patience:
-            return method(store, *args, **kwargs)
-        return store.patiently(lambda: method(store, *args, **kwargs))
+        try:
+            if not store.patience:
+                return method(store, *args, **kwargs)
+            return store.patiently(lambda: method(store, *args, **kwargs))
+        except Exception as error:
+            if _classes(error) & _NO_ACCESS:
+                raise BadAddress(f"cannot use the storage {store.url}: {error}") from error
+            raise
 
     return outlasting
 

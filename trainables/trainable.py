@@ -50,7 +50,7 @@ class StudyTrainable(tune.Trainable):
         job = new_config["job"]
         execution = _prepared(job)
         if job["witness"]:
-            require_shared(job["storage"], job["witness"])
+            require_witness(job["storage"], job["witness"])
         trials = [_parsed(**trial) for trial in job["trials"]]
         self.seconds = job["seconds"]
         store = Store(job["storage"], patience=PATIENCE)
@@ -74,7 +74,7 @@ class StudyTrainable(tune.Trainable):
         }
 
 
-def require_shared(storage: str, witness: str) -> None:
+def require_witness(storage: str, witness: str) -> None:
     """Looks for the driver's own file in the store, as it is seen from here.
 
     Raises:

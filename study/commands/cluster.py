@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,17 +10,20 @@ from typing import Annotated
 import typer
 
 from study.commands.options import (
+    DEFAULT_STORAGE,
     RESULTS,
     Overrides,
     Scale,
     Source,
     app,
-    command_line,
     examples,
     plan_of,
+    stopped_by,
+    study_command,
     working,
 )
 from study.files import FULL, read_study
+from trainables.errors import NoCluster
 
 ClusterFile = Annotated[
     Path, typer.Option("--cluster", metavar="FILE", help="What `ray up` was given.")
@@ -50,7 +54,7 @@ def submit(
     ] = False,
 ) -> None:
     """Runs a study on a cluster's head, where it goes on when this machine is closed."""
-    from study.cluster import Cluster
+    from study.cluster import HOME, Cluster
 
     if detach + attach + cancel > 1:
         raise typer.BadParameter("expected one of --detach, --attach and --cancel")
@@ -59,7 +63,8 @@ def submit(
     plan = None if attach or cancel else plan_of(source, overrides, scale)  # its mistakes, here
     with working(f"reaching the cluster of {cluster}"):
         from study.jobs import follow, jobs_on  # Ray takes a second to import
-    again = command_line().replace(" --attach", "")
+    again = study_command("submit", source, overrides, scale, DEFAULT_STORAGE, None)
+    again += f" --cluster {shlex.quote(str(cluster))}"
     with jobs_on(place) as jobs:
         if cancel:
             ended = jobs.cancel(file.name)
@@ -69,16 +74,21 @@ def submit(
         if plan is not None:
             print(f"{file.name}: submitted as {job}; it goes on when this ends", flush=True)
         if detach:
-            print(f"to follow it: {command_line().replace('--detach', '--attach')}")
+            print(f"to follow it: {again} --attach")
             return
     try:
         status = follow(place, job, _say, again=attach)
     except KeyboardInterrupt:
         print(f"\ndetached, {job} goes on; to follow it: {again} --attach")
-        raise
+        raise typer.Exit(128 + stopped_by[-1]) from None
     folder = RESULTS / "reports" / file.name
-    place.get(f"study/{folder}", folder)
-    print(f"report: {folder / 'index.html'}")
+    try:
+        place.get(f"{HOME}/{folder}", folder)
+        print(f"report: {folder / 'index.html'}")
+    except NoCluster as error:
+        if status == 0:
+            raise
+        print(f"it has left no report here: {error}")
     raise typer.Exit(status)
 
 

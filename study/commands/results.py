@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-import threading
+import time
 import webbrowser
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -32,6 +32,7 @@ from study.commands.options import (
     working,
 )
 from study.files import FULL, read_study
+from trainables.errors import NoCluster
 
 
 @app.command(epilog=examples("sync quickstart", "sync table5 --scale small"))
@@ -125,7 +126,7 @@ def ui(
 
 def _forward(file: Path, port: int) -> NoReturn:
     """Shows the pages of a cluster's head, until Ctrl-C."""
-    from study.cluster import DASHBOARD, MLFLOW, Cluster
+    from study.cluster import DASHBOARD, MLFLOW, Cluster, answers
 
     cluster = Cluster(file)
     with contextlib.ExitStack() as open_ways:
@@ -137,5 +138,6 @@ def _forward(file: Path, port: int) -> NoReturn:
         for name, here in pages.items():
             print(f"{name} on http://127.0.0.1:{here}")
         print("Ray asks for the token that `ray get-auth-token` shows. Ctrl-C ends it", flush=True)
-        threading.Event().wait()
-    raise AssertionError("nothing sets the event")
+        while all(map(answers, pages.values())):
+            time.sleep(5.0)
+    raise NoCluster("the connection to the cluster was lost")

@@ -1,12 +1,11 @@
 """A cluster that the real `ray up` has started on hosts of its own, from cluster.local.yaml."""
 
 import pytest
-import yaml
 
 from study.cluster import MLFLOW, Cluster
 
 from .hosts import Lab, why_not
-from .laptop import Laptop, configured
+from .laptop import DOWN, TOKEN, UP, Laptop
 
 ROOM = "64m"  # of the storage that the hosts share
 
@@ -17,21 +16,18 @@ def laptop(tmp_path_factory):
     if reason := why_not():
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("cluster")
-    home = folder / "laptop"
-    home.mkdir()
     with Lab(folder / "lab", ["head", "one", "two"], room=ROOM) as lab:
-        laptop = Laptop(lab, home, home / "cluster.local.yaml")
-        laptop.file.write_text(yaml.safe_dump(configured(lab)))
-        laptop.ray("get-auth-token", "--generate")
-        laptop.up()
+        laptop = Laptop(lab, folder / "home")
+        laptop.shell(TOKEN)
+        laptop.shell(UP)
         laptop.await_workers(2)
         yield laptop
-        laptop.ray("down", "--yes", str(laptop.file))
+        laptop.shell(DOWN)
 
 
 @pytest.fixture
 def mlflow(laptop, monkeypatch):
     """The tracking server of the head, at an address of this machine."""
-    monkeypatch.setenv("HOME", str(laptop.folder))
+    monkeypatch.setenv("HOME", str(laptop.home))
     with Cluster(laptop.file).reach(MLFLOW) as port:
         yield f"http://127.0.0.1:{port}"

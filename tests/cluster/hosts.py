@@ -34,7 +34,8 @@ mkdir -p "$FOLDER$HOME" "$FOLDER/tmp" "$FOLDER/upper" "$FOLDER/work"
 mount -t overlay overlay -o "lowerdir=$VENV,upperdir=$FOLDER/upper,workdir=$FOLDER/work" "$VENV"
 keep "$VENV"
 keep "$PYTHON_HOME"
-ln -sfn "$VENV" "$FOLDER$HOME/venv"
+mkdir -p "$FOLDER$HOME/venv"
+mount --bind "$VENV" "$FOLDER$HOME/venv"
 mount --bind "$SHARED" /mnt
 mount -t tmpfs tmpfs /run
 mkdir /run/sshd
@@ -155,6 +156,10 @@ class Host:
         options += ["-o", "LogLevel=ERROR", "-o", "ConnectTimeout=5"]
         words = ["ssh", "-i", str(self.lab.key), *options, f"root@{self.ip}", command]
         return subprocess.run(words, check=check, capture_output=True, text=True, timeout=120)
+
+    def copy(self, file: Path, place: str) -> None:
+        """Puts a file into its home folder."""
+        shutil.copyfile(file, self.home / place)
 
 
 @dataclass

@@ -1,6 +1,9 @@
 """The machine from which a cluster of hosts is used, and what comes of it."""
 
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,40 +15,62 @@ from trainables.store import Store
 
 from .hosts import REPOSITORY, Host, Lab, until
 
-STUDY = str(Path(sys.executable).with_name("study"))
+SENT = ("pyproject.toml", "README.md", "constraints.txt", "trainables", "analysis", "study")
+README = (REPOSITORY / "README.md").read_text()
+TOKEN, UP, SUBMIT, UI, DOWN = re.search(r"```sh\n(.*?)```", README, re.DOTALL)[1].splitlines()
 
 
 @dataclass
 class Laptop:
-    """The machine from which a cluster is used: a home and a working folder of its own.
+    """The machine from which a cluster is used: a home and a checkout of its own.
 
     Attributes:
         lab: the hosts.
-        folder: where commands are run.
-        file: the cluster's configuration.
+        home: its home folder.
     """
 
     lab: Lab
-    folder: Path
-    file: Path
+    home: Path
+
+    def __post_init__(self) -> None:
+        self.folder = self.home / "robust-loss-study"
+        self.folder.mkdir(parents=True)
+        for name in SENT:
+            source, target = REPOSITORY / name, self.folder / name
+            copy = shutil.copytree if source.is_dir() else shutil.copyfile
+            copy(source, target)
+        self.file = self.folder / "cluster.local.yaml"
+        self.file.write_text(yaml.safe_dump(configured(self.lab)))
 
     @property
     def environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-        return {**kept, "HOME": str(self.folder), "RAY_AUTH_MODE": "token"}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {**kept, "HOME": str(self.home), "PATH": path}
 
-    def ray(self, *words: str) -> str:
-        """Runs `ray …`, which must succeed."""
-        return self._run([sys.executable, "-m", "ray.scripts.scripts", *words], 0)
+    def shell(self, line: str, expect: int = 0) -> str:
+        """Runs a line in the checkout, checks its exit status and returns what it said."""
+        done = subprocess.run(
+            ["bash", "-c", line],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            stdin=subprocess.DEVNULL,
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode == expect, said[-8000:]
+        return said
 
     def study(self, *words: str, expect: int = 0) -> str:
         """Runs `study …`, checks its exit status and returns what it said."""
-        return self._run([STUDY, *words], expect)
+        return self.shell(shlex.join(["study", *words]), expect)
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        """Starts `study …` and returns at once."""
+    def start(self, line: str) -> subprocess.Popen[str]:
+        """Starts a command and returns at once."""
         return subprocess.Popen(
-            [STUDY, *words],
+            shlex.split(line),
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -53,40 +78,15 @@ class Laptop:
             text=True,
         )
 
-    def _run(self, words: list[str], expect: int) -> str:
-        done = subprocess.run(
-            words,
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            stdin=subprocess.DEVNULL,
-        )
-        assert done.returncode == expect, done.stdout[-8000:] + done.stderr[-8000:]
-        return done.stdout
-
-    def up(self) -> None:
-        """`ray up`, from the folder that it sends: this repository."""
-        words = [sys.executable, "-m", "ray.scripts.scripts", "up", "--yes", str(self.file)]
-        done = subprocess.run(
-            words,
-            cwd=REPOSITORY,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            stdin=subprocess.DEVNULL,
-        )
-        assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
-
     @property
     def head(self) -> Host:
         return self.lab.hosts["head"]
 
-    def on_head(self, command: str) -> str:
-        """Runs a command on the head as studies are run there."""
-        return self.head.run(f". ~/study.env && cd ~/study && {command}").stdout
+    def empty(self) -> Store:
+        """The cluster's store, with nothing in it."""
+        place = self.lab.shared / "store"
+        shutil.rmtree(place, ignore_errors=True)
+        return Store(str(place))
 
     def await_workers(self, count: int) -> None:
         """Until so many of the hosts are there to compute."""

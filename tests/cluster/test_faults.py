@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import signal
 import subprocess
 import time
@@ -14,7 +15,7 @@ from trainables import names
 from trainables.store import Store
 
 from .hosts import until
-from .laptop import results
+from .laptop import UP, results
 
 KEYS = {
     "question": "Does it come through?",
@@ -36,7 +37,7 @@ def undisturbed(laptop):
     """The study's results on one machine."""
     path = laptop.folder / "fault.yaml"
     path.write_text(yaml.safe_dump({"study": "fault", **KEYS}))
-    laptop.study("run", str(path), "--local", "--storage", str(laptop.folder / "alone"))
+    laptop.study("run", path.name, "--local", "--storage", "alone")
     return results(Store(str(laptop.folder / "alone")))
 
 
@@ -47,23 +48,42 @@ class Disturbed:
         self.laptop = laptop
         self.lab = laptop.lab
         self.head, self.one, self.two = laptop.lab.hosts.values()
-        self.store = Store(str(laptop.lab.shared / "store"))
-        self.words = ("fault.yaml", "--set", f"study={name}", "--cluster", str(laptop.file))
+        self.store = laptop.empty()
+        self.line = f"study submit fault.yaml --set study={name} --cluster {laptop.file.name}"
         self.name = name
         self.said = ""
         self._submitted = None
 
     def submit(self):
-        self._submitted = self.laptop.start("submit", *self.words)
+        self._submitted = self.laptop.start(self.line)
 
     def await_midst(self):
         """One model is whole, and another has epochs: a worker that dies now has work to lose."""
         until(
-            lambda: self.store.entries("models") and self.store.entries("progress"),
+            lambda: self.store.entries("models") and self._epochs(),
             "a model and another's progress",
             seconds=120,
             every=0.1,
         )
+        self.before = self._epochs()
+        self.since = time.monotonic()
+
+    def _epochs(self):
+        """When each epoch has ended, of those models that are in the midst of their training."""
+        found = {}
+        for trial in self.store.entries("progress"):
+            with contextlib.suppress(FileNotFoundError):  # it is whole by now
+                progress = json.loads(self.store.read(f"progress/{trial}")["progress.json"])
+                found[trial] = [epoch["time"] for epoch in progress["history"]]
+        return found
+
+    def lost_epochs(self):
+        """Epochs that had been trained before the fault, and were trained again."""
+        lost = 0
+        for trial, times in self.before.items():
+            history = json.loads(self.store.read(f"models/{trial}")["history.json"])
+            lost += len(set(times) - {epoch["time"] for epoch in history})
+        return lost
 
     def ended(self, expect=0):
         said, _ = self._submitted.communicate(timeout=600)
@@ -85,7 +105,6 @@ def disturbed(laptop, undisturbed, request):
     laptop.await_workers(2)
     name = f"{request.node.name.removeprefix('test_')[:40]}-{next(_numbers)}"
     study = Disturbed(laptop, name)
-    subprocess.run(f"rm -rf {laptop.lab.shared}/store", shell=True, check=True)
     study.submit()
     study.await_midst()
     yield study
@@ -93,7 +112,7 @@ def disturbed(laptop, undisturbed, request):
 
 
 @pytest.fixture
-def comes_through(disturbed, undisturbed, mlflow, record_property):
+def comes_through(disturbed, undisturbed, mlflow, request):
     """Checks that each trial has one result and one finished run, and the results are equal."""
 
     def check():
@@ -113,6 +132,9 @@ def comes_through(disturbed, undisturbed, mlflow, record_property):
         assert set(statuses) == {"FINISHED"}
         assert f"{TRIALS} of {TRIALS} trials have all their results" in disturbed.said
         assert "FAILED" not in disturbed.said
+        assert disturbed.lost_epochs() == 0  # but for what was under way
+        took = time.monotonic() - disturbed.since
+        print(f"{request.node.name}: {took:.0f} s from the fault to the end")
 
     return check
 
@@ -164,7 +186,7 @@ def test_the_head_is_killed_and_brought_up_again(disturbed, comes_through, lapto
     disturbed.head.kill()
     disturbed.head.start()
     disturbed.stop()
-    laptop.up()
+    laptop.shell(UP)
     disturbed.submit()
     disturbed.ended()
     comes_through()

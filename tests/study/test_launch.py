@@ -105,7 +105,7 @@ from ray.cluster_utils import Cluster
 from study import launch
 from study.files import read_study
 from study.gpus import gpus, shares_of
-from study.launch import _packs, _session, run_on_ray
+from study.launch import _check_room, _packs, _session, run_on_ray
 from study.plan import make_plan
 from study.site import Site
 from study.spec import Resources
@@ -138,9 +138,9 @@ cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
 for kind in ("T4", "A100"):
     cluster.add_node(num_cpus=2, num_gpus=1, resources={f"accelerator_type:{kind}": 1})
 os.environ["RAY_ADDRESS"] = cluster.address
-with _session(plan.resources):
+with _session(plan.resources) as news:
     kinds, none = sorted(gpus(2)), gpus(3)
-    shares = shares_of(plan.trials, site, heard)
+    shares = shares_of(plan.trials, site, heard, news)
     packed = len(_packs(plan.trials, site, shares))
 ended = []
 complete = launch._Callback.on_trial_complete
@@ -163,6 +163,7 @@ refused = []
 for asked in ({"cpu": 4}, {"cpu": 4, "gpu": 0}, {"cpu": 9, "gpu": 0}):
     try:
         with _session(Resources(**asked)):
+            _check_room(Resources(**asked))
             refused.append("")
     except NoRoom as error:
         refused.append(str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import uuid
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def load_splits(dataset: Dataset, execution: Execution) -> Splits:
 
 
 def give(dataset: Dataset, folder: Path, store: Store) -> int:
-    """Puts a data set's files into the store, unless they are there.
+    """Puts a data set's files into the store, unless they are there and whole.
 
     Args:
         dataset: what is given; nothing of one that is no files.
@@ -37,16 +38,17 @@ def give(dataset: Dataset, folder: Path, store: Store) -> int:
     """
     files = dataset.files if isinstance(dataset, Downloaded) else {}
     held = store.files(FOLDER)
-    for path in files:
-        if f"{FOLDER}/{path}" not in held:
-            store.put(f"{FOLDER}/{path}", (folder / path).read_bytes())
+    for path, md5 in files.items():
+        place = f"{FOLDER}/{path}"
+        if place not in held or _md5(store.get(place)) != md5:
+            store.put(place, (folder / path).read_bytes())
     return len(files)
 
 
 def take(dataset: Dataset, folder: Path, store: Store) -> None:
     """Brings those files into a folder that it lacks and the store has, one process at a time.
 
-    What is read is checked against what was published, wherever it came from.
+    One that is not the published file is left, to be downloaded.
 
     Args:
         dataset: what is to be read.
@@ -59,10 +61,24 @@ def take(dataset: Dataset, folder: Path, store: Store) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{dataset.name}.shared.lock"):
         held = store.files(FOLDER)
-        for path in files:
-            target = folder / path
-            if f"{FOLDER}/{path}" in held and not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                half = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-                half.write_bytes(store.get(f"{FOLDER}/{path}"))
-                half.replace(target)
+        for path, md5 in files.items():
+            place = f"{FOLDER}/{path}"
+            if place in held and not (folder / path).exists():
+                data = store.get(place)
+                if _md5(data) == md5:
+                    _write(folder / path, data)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Makes a file at once: nobody sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        half.write_bytes(data)
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
