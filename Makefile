@@ -12,7 +12,9 @@ study: env
 	$(BIN)/study run quickstart
 	$(BIN)/study report quickstart
 
-test: lint types tests test-cluster
+# The cluster's tests wait most of their time: they run beside the others.
+test: lint types
+	$(MAKE) --jobs 2 tests test-cluster
 
 lint: dev-env
 	$(BIN)/ruff check .

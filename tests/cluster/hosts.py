@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
+HOME = Path.home()  # of whoever runs the tests: a host has its own there
 
 # What a host does before its sshd: everything that it writes is its own.
 _BOOT = """
@@ -86,7 +87,7 @@ class Host:
     @property
     def home(self) -> Path:
         """Its home folder, as the machine sees it."""
-        return self.folder / str(Path.home()).lstrip("/")
+        return self.folder / str(HOME).lstrip("/")
 
     @property
     def _space(self) -> str:
@@ -119,7 +120,7 @@ class Host:
                 ["ip", "netns", "exec", self._space, *unshare, "sh", "-c", _BOOT],
                 env={
                     "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
-                    "HOME": str(Path.home()),
+                    "HOME": str(HOME),
                     "NAME": self.name,
                     "FOLDER": str(self.folder),
                     "VENV": sys.prefix,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -104,15 +105,29 @@ class Laptop:
         )
 
 
-def configured(lab: Lab) -> dict:
+def configured(lab: Lab) -> dict[str, Any]:
     """cluster.local.yaml, filled in as its comments say, with a core a worker and none a head."""
     config = yaml.safe_load((REPOSITORY / "cluster.local.yaml").read_text())
+    return _on(lab, config, {"/mnt/study": "/mnt"})
+
+
+def configured_as_on_aws(lab: Lab) -> dict[str, Any]:
+    """cluster.yaml on the same hosts: all its commands, but for the cloud's own part."""
+    config = yaml.safe_load((REPOSITORY / "cluster.yaml").read_text())
+    for name in ("available_node_types", "head_node_type", "idle_timeout_minutes"):
+        del config[name]
+    config["provider"] = {"type": "local"}
+    config["max_workers"] = len(lab.hosts) - 1
+    return _on(lab, config, {"s3://BUCKET": "/mnt"})
+
+
+def _on(lab: Lab, config: dict[str, Any], filled: dict[str, str]) -> dict[str, Any]:
     head, *workers = lab.hosts.values()
     config["cluster_name"] = lab.name
     config["provider"] |= {"head_ip": head.ip, "worker_ips": [host.ip for host in workers]}
     config["auth"] = {"ssh_user": "root", "ssh_private_key": str(lab.key)}
-    filled = config["setup_commands"][0].replace("/mnt/study", "/mnt")
-    config["setup_commands"][0] = filled
+    for empty, place in filled.items():
+        config["setup_commands"][0] = config["setup_commands"][0].replace(empty, place)
     small = "--object-store-memory=100000000"
     for commands, cores in (("head_start_ray_commands", 0), ("worker_start_ray_commands", 1)):
         config[commands] = [

@@ -23,7 +23,7 @@ KEYS = {
     "backbone": "lenet5",
     "seeds": 2,
     "evaluate": {"validation": 20, "test": 20},
-    "training": {"epochs": 24},
+    "training": {"epochs": 16},
     "methods": {"sce": {"loss": "sce"}, "isce": {"loss": {"name": "isce", "s": [1, 2], "m": 0.1}}},
     "attacks": {"pgd": {"budget": "l2_abs", "eps": [0.5, 1.0], "steps": 10}},
     "headline": {"attack": "pgd", "eps": 1.0},

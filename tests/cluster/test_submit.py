@@ -10,7 +10,7 @@ import yaml
 from trainables.store import Store
 
 from .hosts import until
-from .laptop import SUBMIT, UI, results
+from .laptop import SUBMIT, UI, configured_as_on_aws, results
 
 SMALL = "--set training.epochs=2 --set 'evaluate={validation: 50, test: 50}'"
 LONG = {
@@ -76,6 +76,14 @@ def test_a_study_is_left_alone_looked_at_again_and_ended(cluster):
     assert store.entries("progress")  # where it goes on
     assert not store.files("studies/long/lock.json")  # it has ended cleanly
     assert "had ended" in cluster.shell(f"study submit long.yaml {ON} --cancel")
+
+
+def test_the_commands_of_the_file_for_aws_make_the_same_cluster(cluster):
+    file = cluster.folder / "cluster.yaml"
+    file.write_text(yaml.safe_dump(configured_as_on_aws(cluster.lab)))
+    cluster.shell("ray up --yes cluster.yaml")
+    cluster.await_workers(2)
+    assert "trials have all their results" in cluster.shell("study submit found.yaml")
 
 
 def test_what_was_never_submitted_is_told(cluster):
