@@ -7,6 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,19 @@ def await_workers(say: Callable[[str], None]) -> None:
     least = sum(kind.get("min_workers", 0) for kind in _kinds().values())
     said = False
     while (missing := least + 1 - len(_ever_up())) > 0:
-        if time.time() - BOOTSTRAP.stat().st_mtime > SET_UP_SECONDS:
+        if _age() > SET_UP_SECONDS:
             return  # whoever is missing now is missed
         if not said:
             say(f"waiting for {missing} machines that `ray up` is setting up")
             said = True
         time.sleep(1.0)
+
+
+def _age() -> float:
+    """Seconds since this machine's Ray was started."""
+    node: Any = ray._private.worker._global_node
+    started = "_".join(node.session_name.split("_")[1:3])
+    return (datetime.now() - datetime.strptime(started, "%Y-%m-%d_%H-%M-%S")).total_seconds()
 
 
 def _ever_up() -> set[str]:

@@ -52,6 +52,8 @@ _NO_ACCESS = {
     "botocore.exceptions.ProfileNotFound",
     "google.auth.exceptions.DefaultCredentialsError",
 }
+# What S3 says where a file is there, or another is just making it, and s3fs has no error for.
+_EXISTS = ("PreconditionFailed", "ConditionalRequestConflict")
 
 
 def is_away(error: BaseException) -> bool:
@@ -59,6 +61,12 @@ def is_away(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return not isinstance(error, (StudyError, *_ANSWERS))
     return bool(_classes(error) & _AWAY)
+
+
+def _code(error: BaseException) -> str:
+    """What S3 calls an error; nothing where it is another's."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
 
 
 def _classes(error: BaseException) -> set[str]:
@@ -235,10 +243,10 @@ class Store:
         Its own `find` takes a folder that it cannot look into for an empty one, but for object
         stores', which list all keys at once.
         """
-        if self.fs.async_impl:
-            found: dict[str, dict[str, Any]] = self.fs.find(folder, detail=True)
-            return found
         try:
+            if self.fs.async_impl:
+                found: dict[str, dict[str, Any]] = self.fs.find(folder, detail=True)
+                return found
             items = self.fs.ls(folder, detail=True)
         except _ABSENT:
             return {}
@@ -355,13 +363,17 @@ class Store:
         answer was lost, or somebody else has made the file.
         """
         target = self._path(path)
-        self.fs.makedirs(posixpath.dirname(target), exist_ok=True)
+        self._make_folder(posixpath.dirname(target))
         try:
             if isinstance(self.fs, LocalFileSystem):
                 self._link(target, data)
             else:
                 self.fs.pipe_file(target, data, mode="create")
         except FileExistsError:
+            return False
+        except OSError as error:
+            if _code(error) not in _EXISTS:
+                raise
             return False
         return True
 
@@ -428,12 +440,21 @@ class Store:
     @_patiently
     def _move(self, path: str, target: str, *, recursive: bool = False) -> None:
         """Moves to where nobody else moves anything: what is there was moved by an earlier try."""
-        self.fs.makedirs(posixpath.dirname(self._path(target)), exist_ok=True)
+        self._make_folder(posixpath.dirname(self._path(target)))
         try:
-            self.fs.mv(self._path(path), self._path(target), recursive=recursive)
+            if recursive and not isinstance(self.fs, LocalFileSystem):
+                self._move_all(self._path(path), self._path(target))
+            else:
+                self.fs.mv(self._path(path), self._path(target), recursive=recursive)
         except FileNotFoundError:
             if not self._is_there(self._path(target)):
                 raise
+
+    def _move_all(self, folder: str, target: str) -> None:
+        """File by file: s3fs looks for a file of the folder's own name, and finds none."""
+        for path in self._listed(folder):
+            relative = path.strip("/").removeprefix(f"{folder.strip('/')}/")
+            self.fs.mv(path, posixpath.join(target, relative))
 
     def _put(self, path: str, data: bytes) -> None:
         """Writes a file at once: by renaming where there is a rename, else by one put."""
@@ -442,7 +463,7 @@ class Store:
     @_patiently
     def _replace(self, path: str, data: bytes, temporary: str) -> None:
         """All tries share a temporary file: where one could not delete it, the next renames it."""
-        self.fs.makedirs(posixpath.dirname(path), exist_ok=True)
+        self._make_folder(posixpath.dirname(path))
         if not isinstance(self.fs, LocalFileSystem):
             self.fs.pipe_file(path, data)
             return
@@ -452,6 +473,11 @@ class Store:
         except BaseException:
             _discard(temporary)
             raise
+
+    def _make_folder(self, path: str) -> None:
+        """Object stores have none, and s3fs would make a bucket of whatever is not there."""
+        if not self.fs.async_impl:
+            self.fs.makedirs(path, exist_ok=True)
 
     def _is_there(self, path: str) -> bool:
         """Unlike fsspec's `exists`, which takes any error for a no."""

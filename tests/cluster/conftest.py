@@ -2,8 +2,6 @@
 
 import pytest
 
-from study.cluster import MLFLOW, Cluster
-
 from .hosts import Lab, why_not
 from .laptop import DOWN, TOKEN, UP, Laptop
 
@@ -23,11 +21,3 @@ def laptop(tmp_path_factory):
         laptop.await_workers(2)
         yield laptop
         laptop.shell(DOWN)
-
-
-@pytest.fixture
-def mlflow(laptop, monkeypatch):
-    """The tracking server of the head, at an address of this machine."""
-    monkeypatch.setenv("HOME", str(laptop.home))
-    with Cluster(laptop.file).reach(MLFLOW) as port:
-        yield f"http://127.0.0.1:{port}"

@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from mlflow.entities import Run
 
+from analysis.runs import connect, search_runs
+from study.cluster import MLFLOW, Cluster
 from trainables.store import Store
 
 from .hosts import REPOSITORY, Host, Lab, until
@@ -78,6 +82,15 @@ class Laptop:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def runs(self, experiment: str) -> list[Run]:
+        """What the head's MLflow has of an experiment."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HOME", str(self.home))
+            with Cluster(self.file).reach(MLFLOW) as port:
+                client = connect(f"http://127.0.0.1:{port}")
+                found = client.get_experiment_by_name(experiment)
+                return list(search_runs(client, found.experiment_id))
 
     @property
     def head(self) -> Host:

@@ -10,7 +10,6 @@ import time
 import pytest
 import yaml
 
-from analysis.runs import connect, search_runs
 from trainables import names
 from trainables.store import Store
 
@@ -90,10 +89,18 @@ class Disturbed:
         self.said += said
         assert self._submitted.returncode == expect, said[-8000:]
 
+    def gone(self):
+        """Whoever follows a study is told that the head knows nothing of it any more."""
+        said, _ = self._submitted.communicate(timeout=120)
+        assert self._submitted.returncode == 2, said
+        assert "it was started anew meanwhile. Submit the study again" in said
+
     def stop(self):
+        """Leaves nobody behind who would write into the next one's store."""
         if self._submitted is not None and self._submitted.poll() is None:
             self._submitted.kill()
-            self._submitted.wait()
+            self._submitted.communicate()
+            self.laptop.shell(f"{self.line} --cancel || true")
 
 
 _numbers = itertools.count()
@@ -112,16 +119,14 @@ def disturbed(laptop, undisturbed, request):
 
 
 @pytest.fixture
-def comes_through(disturbed, undisturbed, mlflow, request):
+def comes_through(laptop, disturbed, undisturbed, request):
     """Checks that each trial has one result and one finished run, and the results are equal."""
 
     def check():
         found = results(disturbed.store)
         assert found.keys() == undisturbed.keys()
         assert [key for key in found if found[key] != undisturbed[key]] == []
-        client = connect(mlflow)
-        experiment = client.get_experiment_by_name(disturbed.name).experiment_id
-        runs = list(search_runs(client, experiment))
+        runs = laptop.runs(disturbed.name)
         statuses = [run.info.status for run in runs]
         ids = [
             run.data.tags[names.TRIAL_ID]
@@ -185,15 +190,16 @@ def test_the_driver_is_killed(disturbed, comes_through):
 def test_the_head_is_killed_and_brought_up_again(disturbed, comes_through, laptop):
     disturbed.head.kill()
     disturbed.head.start()
-    disturbed.stop()
     laptop.shell(UP)
+    disturbed.gone()
     disturbed.submit()
     disturbed.ended()
     comes_through()
 
 
 def test_the_tracking_server_is_away_for_a_minute(disturbed, comes_through, laptop):
-    disturbed.head.run("pkill -9 -f 'mlflow server'; pkill -9 -f mlflow.server; true")
+    # Brackets, since the shell that runs it has its text too.
+    disturbed.head.run("pkill -9 -f '[m]lflow server'; pkill -9 -f '[m]lflow.server'; true")
     ends = time.monotonic() + 60
     until(lambda: time.monotonic() > ends, "a minute", seconds=70)
     config = yaml.safe_load(laptop.file.read_text())
