@@ -97,10 +97,11 @@ class Disturbed:
 
     def stop(self):
         """Leaves nobody behind who would write into the next one's store."""
-        if self._submitted is not None and self._submitted.poll() is None:
+        if self._submitted.poll() is None:
             self._submitted.kill()
-            self._submitted.communicate()
             self.laptop.shell(f"{self.line} --cancel || true")
+        if not self._submitted.stdout.closed:
+            self._submitted.communicate()
 
 
 _numbers = itertools.count()
@@ -142,6 +143,12 @@ def comes_through(laptop, disturbed, undisturbed, request):
         print(f"{request.node.name}: {took:.0f} s from the fault to the end")
 
     return check
+
+
+def test_nothing_happens(disturbed, comes_through):
+    disturbed.ended()
+    comes_through()
+    assert "its worker died" not in disturbed.said
 
 
 def test_a_worker_process_is_killed(disturbed, comes_through):

@@ -12,7 +12,7 @@ from trainables.store import Store
 from .hosts import until
 from .laptop import SUBMIT, UI, configured_as_on_aws, results
 
-SMALL = "--set training.epochs=2 --set 'evaluate={validation: 50, test: 50}'"
+SMALL = "--set training.epochs=2 --set 'evaluate={validation: 20, test: 20}'"
 LONG = {
     "study": "long",
     "data": {"name": "mnist5k", "subset": {"train": 500}},
