@@ -37,6 +37,9 @@ from trainables.errors import BadAddress, BrokenInvariant
 from trainables.store import Store
 from trainables.trial import failure_of, record_of
 
+# Of a call to a server that is away: seconds, not minutes, for which a whole study would stand.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a run
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
 logging.getLogger("alembic").setLevel(logging.WARNING)

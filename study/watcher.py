@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 
 from mlflow.exceptions import MlflowException
 from requests import RequestException
@@ -24,6 +26,8 @@ from trainables.store import Store
 from trainables.trial import Report, failure_of, note_failure, record_of
 
 TRIES = 4  # of a trial that is lost, damaged or short of memory, by no fault of its machine
+QUIET_SECONDS = 30.0  # for which an MLflow that was away is told nothing
+MLFLOW_SECONDS, MLFLOW_PAUSE = 300.0, 5.0  # for which it is waited for at the end, and between
 EXCUSES = 50  # machines that may die under a trial: after so many it is what kills them
 
 
@@ -68,6 +72,7 @@ class Watcher:
         self.losses: dict[str, tuple[str, str]] = {}  # why a trial is tried again, and details
         self.tries = Counter[str]()  # how often each was to be run, but for those excused
         self.excuses = Counter[str]()  # how often its machine has died
+        self._quiet_until = 0.0  # by the monotonic clock: MLflow was away
         self.waiting = set[str]()  # that have done all but what needs another model
         self.starved = False
 
@@ -120,8 +125,10 @@ class Watcher:
             reason = f"no result after {self.tries[trial.id]} tries: {why}"
             note_failure(self.store, trial.id, reason, details)
             self._fail(trial, reason)
-        for trial in self._ours():
-            if trial.id not in (*self.failed, *waiting) and self.tracker.stale(trial):
+        whole = [one for one in self._ours() if one.id not in (*self.failed, *waiting)]
+        self._catch_up(whole)
+        for trial in whole:
+            if trial.id not in self.failed and self.tracker.stale(trial):
                 self._fail(trial, "its results are there, but MLflow did not take them")
         return waiting
 
@@ -135,8 +142,7 @@ class Watcher:
         self.waiting.discard(trial_id)
         self.lock.doing = trial_id
         self.display.started(trial)
-        with self.tracking():
-            self.tracker.started(trial)
+        self._tell(lambda: self.tracker.started(trial))
 
     def reported(self, report: Report) -> None:
         """A step of a trial has ended.
@@ -148,8 +154,7 @@ class Watcher:
         trial = self.trials[report.trial_id]
         if report.warning:
             self.display.say(report.warning)
-        with self.tracking():
-            self.tracker.epochs(trial, report.epochs)
+        self._tell(lambda: self.tracker.epochs(trial, report.epochs))
         if not report.done:
             self.display.reported(report)
             return
@@ -201,14 +206,12 @@ class Watcher:
         """A search has given a training up."""
         trial = self.trials[trial_id]
         self.display.given_up(trial, epoch)
-        with self.tracking():
-            self.tracker.given_up(trial, epoch)
+        self._tell(lambda: self.tracker.given_up(trial, epoch))
 
     def diverged(self, trial: PlannedTrial, reason: str) -> None:
         """Of a search that says something of the point: no failure of the study."""
         self.display.given_up(trial, reason)
-        with self.tracking():
-            self.tracker.failed(trial, reason)
+        self._tell(lambda: self.tracker.failed(trial, reason))
 
     def unended(self, search: Search) -> list[PlannedTrial]:
         """What a search has tried and could not bring to an end."""
@@ -223,9 +226,9 @@ class Watcher:
             if trial is None or not self.tracker.stale(trial):
                 continue
             if suggestion.state == names.STOPPED_EARLY and suggestion.epoch is not None:
-                with self.tracking():
-                    self.tracker.epochs(trial, record_of(self.store, trial.id)["history"])
-                    self.tracker.given_up(trial, suggestion.epoch)
+                history = record_of(self.store, trial.id)["history"]
+                self._tell(partial(self.tracker.epochs, trial, history))
+                self._tell(partial(self.tracker.given_up, trial, suggestion.epoch))
             elif suggestion.state == names.FAILED:
                 self.recall(trial)
             elif suggestion.state == names.COMPLETE:
@@ -236,23 +239,20 @@ class Watcher:
         record = record_of(self.store, trial.id)
         failure = failure_of(record)
         if failure is not None and not self.tracker.shows_failure(trial, failure["reason"]):
-            with self.tracking():
-                self.tracker.epochs(trial, record["history"])
-                self.tracker.failed(trial, failure["reason"])
+            self._tell(lambda: self.tracker.epochs(trial, record["history"]))
+            self._tell(lambda: self.tracker.failed(trial, failure["reason"]))
 
     def _fail(self, trial: PlannedTrial, reason: str) -> None:
         self.failed[trial.id] = reason
         self.display.failed(trial, reason)
-        with self.tracking():
-            self.tracker.failed(trial, reason)
+        self._tell(lambda: self.tracker.failed(trial, reason))
 
     def _track(self, trial: PlannedTrial) -> bool:
         """Projects a finished trial; False where a result turned out to be damaged."""
         if not self.tracker.stale(trial):
             return True
         try:
-            with self.tracking():
-                self.display.finished(trial, self.tracker.finished(trial))
+            self._tell(lambda: self.display.finished(trial, self.tracker.finished(trial)))
             if self.meter is not None:
                 self.meter.finished(trial)
         except DamagedEntry as error:
@@ -262,14 +262,35 @@ class Watcher:
             self._fail(trial, f"its outcomes contradict each other, a bug of ours: {error}")
         return True
 
-    @contextlib.contextmanager
-    def tracking(self) -> Iterator[None]:
-        """MLflow is a projection: where it fails for a while, the study goes on."""
+    def _tell(self, told: Callable[[], object]) -> None:
+        """Lets MLflow know something, unless it was away just now.
+
+        It is a projection: the study goes on, and all that lasts is told again at the end.
+        """
+        if time.monotonic() < self._quiet_until:
+            return
         try:
             with uninterrupted():
-                yield
+                told()
         except (MlflowException, RequestException) as error:
+            self._quiet_until = time.monotonic() + QUIET_SECONDS
             self.display.say(f"MLflow did not take it, tried again at the end: {error}")
+
+    def _catch_up(self, trials: Sequence[PlannedTrial]) -> None:
+        """Tracks those that are whole and not tracked, and waits for MLflow where it is away."""
+        ends = time.monotonic() + MLFLOW_SECONDS
+        while stale := [trial for trial in trials if self.tracker.stale(trial)]:
+            self._quiet_until = 0.0
+            for trial in stale:
+                self._track(trial)
+            if time.monotonic() > ends or not any(map(self.tracker.stale, stale)):
+                return
+            time.sleep(MLFLOW_PAUSE)
+
+    def close(self) -> None:
+        """Leaves no run behind that looks as if it went on."""
+        self._quiet_until = 0.0
+        self._tell(self.tracker.stopped)
 
 
 @contextlib.contextmanager
@@ -280,5 +301,4 @@ def watching(watcher: Watcher) -> Iterator[Watcher]:
     finally:
         watcher.display.stop()
         if not watcher.lock.lost:  # else the runs are somebody else's now
-            with watcher.tracking():
-                watcher.tracker.stopped()
+            watcher.close()

@@ -145,12 +145,14 @@ def comes_through(laptop, disturbed, undisturbed, request):
     return check
 
 
+@pytest.mark.thorough
 def test_nothing_happens(disturbed, comes_through):
     disturbed.ended()
     comes_through()
     assert "its worker died" not in disturbed.said
 
 
+@pytest.mark.thorough
 def test_a_worker_process_is_killed(disturbed, comes_through):
     disturbed.one.run("pkill -9 -f ray::StudyTrainable")
     disturbed.ended()
@@ -158,6 +160,7 @@ def test_a_worker_process_is_killed(disturbed, comes_through):
     assert "its worker died" in disturbed.said
 
 
+@pytest.mark.thorough
 def test_a_raylet_is_killed(disturbed, comes_through):
     disturbed.one.run("pkill -9 raylet")
     disturbed.ended()
@@ -175,6 +178,7 @@ def test_a_host_is_killed(disturbed, comes_through):
     assert f"machine {disturbed.one.ip} is gone" in disturbed.said
 
 
+@pytest.mark.thorough
 def test_a_host_is_cut_off_for_a_minute(disturbed, comes_through):
     disturbed.one.cut()
     ends = time.monotonic() + 60
@@ -194,6 +198,7 @@ def test_the_driver_is_killed(disturbed, comes_through):
     assert f"{TRIALS - done} of {TRIALS} trials to run" in disturbed.said
 
 
+@pytest.mark.thorough
 def test_the_head_is_killed_and_brought_up_again(disturbed, comes_through, laptop):
     disturbed.head.kill()
     disturbed.head.start()
@@ -204,6 +209,7 @@ def test_the_head_is_killed_and_brought_up_again(disturbed, comes_through, lapto
     comes_through()
 
 
+@pytest.mark.thorough
 def test_the_tracking_server_is_away_for_a_minute(disturbed, comes_through, laptop):
     # Brackets, since the shell that runs it has its text too.
     disturbed.head.run("pkill -9 -f '[m]lflow server'; pkill -9 -f '[m]lflow.server'; true")
@@ -216,6 +222,7 @@ def test_the_tracking_server_is_away_for_a_minute(disturbed, comes_through, lapt
     comes_through()
 
 
+@pytest.mark.thorough
 def test_the_storage_is_read_only_for_a_while(disturbed, comes_through):
     def remount(how):
         words = ["mount", "-o", f"remount,{how}", str(disturbed.lab.shared)]
@@ -230,6 +237,7 @@ def test_the_storage_is_read_only_for_a_while(disturbed, comes_through):
     assert "Read-only file system" in disturbed.said
 
 
+@pytest.mark.thorough
 def test_the_storage_is_full_for_a_while(disturbed, comes_through):
     heap = disturbed.lab.shared / "heap"
     with contextlib.suppress(OSError), heap.open("wb") as file:

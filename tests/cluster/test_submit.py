@@ -78,6 +78,7 @@ def test_a_study_is_left_alone_looked_at_again_and_ended(cluster):
     assert "had ended" in cluster.shell(f"study submit long.yaml {ON} --cancel")
 
 
+@pytest.mark.thorough
 def test_the_commands_of_the_file_for_aws_make_the_same_cluster(cluster):
     file = cluster.folder / "cluster.yaml"
     file.write_text(yaml.safe_dump(configured_as_on_aws(cluster.lab)))
@@ -118,6 +119,7 @@ def test_pages_of_the_head_are_shown(cluster):
         ui.communicate(timeout=60)
 
 
+@pytest.mark.thorough
 def test_why_a_machine_cannot_be_set_up_is_told(cluster):
     ray = "~/venv/bin/ray"
     two = cluster.lab.hosts["two"]

@@ -28,6 +28,13 @@ KEYS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch):
+    """Waits for no MLflow that does not come back."""
+    monkeypatch.setattr("study.watcher.MLFLOW_SECONDS", 0.0)
+    monkeypatch.setattr("study.watcher.MLFLOW_PAUSE", 0.0)
+
+
 @pytest.fixture
 def run(plan_of, run_plan, tmp_path):
     """Runs a tiny study in process; gives the result and what was said."""
@@ -58,6 +65,16 @@ def test_mlflow_may_be_away_for_a_while(run, monkeypatch, name):
     assert not result.failed
     assert "database is locked" in said
     assert "clean" in said
+
+
+def test_mlflow_that_is_away_is_told_nothing_for_a_while_and_all_at_the_end(run, monkeypatch):
+    monkeypatch.setattr("study.watcher.MLFLOW_SECONDS", 60.0)
+    failing(monkeypatch, "started", times=1)
+    failing(monkeypatch, "finished", times=2)
+    result, said = run()
+    assert not result.failed
+    assert said.count("did not take it") == 3
+    assert said.count("clean") == 1
 
 
 def test_results_that_could_not_be_tracked_are_told(run, monkeypatch):
