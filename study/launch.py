@@ -14,10 +14,11 @@ import signal
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import (
     AsyncHyperBandScheduler,
@@ -300,17 +301,27 @@ class _Callback(tune.Callback):
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        details = str(trial.get_error() or "").strip()
+        details, error = _error_of(trial)
         if unseen := _UNSEEN.search(details):
             with self.errors.kept():
                 raise NotShared(unseen[1])
         cause = details.splitlines()[-1:]
-        # Pickled by Tune in this process, into a folder of ours.
-        self.deaths.append(Death(_ids(trial), trial.get_pickled_error()))
+        self.deaths.append(Death(_ids(trial), error))
         with self.errors.kept():
             for trial_id in _ids(trial):
                 self.listener.lost(trial_id, ": ".join(["its worker died", *cause]), details)
         _slim(trial)
+
+
+def _error_of(trial: TuneTrial) -> tuple[str, BaseException | None]:
+    """How a trial's worker has ended, in words and as Ray raised it.
+
+    Tune's own readers look where it copies this to, which is later. It was pickled in this
+    process, into a folder of ours.
+    """
+    said = Path(trial.error_file).read_text().strip() if trial.error_file else ""
+    pickled = trial.pickled_error_file
+    return said, cloudpickle.loads(Path(pickled).read_bytes()) if pickled else None
 
 
 def _slim(trial: TuneTrial) -> None:
