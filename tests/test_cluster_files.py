@@ -35,7 +35,7 @@ COMMANDS = [
     pytest.param(command, id=f"{name}-{kind}-{number}")
     for name, config in CONFIGS.items()
     for kind in LISTS
-    for number, command in enumerate(config[kind])
+    for number, command in enumerate(config.get(kind) or ())
 ]
 each = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
@@ -105,8 +105,12 @@ def test_both_clusters_are_set_up_and_started_alike():
 
 PROGRAM = """\
 #!/bin/bash
-printf '%s\\n' "$(basename "$0") $*" "RAY_AUTH_MODE=$RAY_AUTH_MODE" "$(env | grep ^STUDY_)" \
-    >> "$HOME/said"
+{
+    printf '%s' "$(basename "$0")"
+    for word in "$@"; do printf ' %s' "${word:-NOTHING}"; done
+    printf '\\n'
+    printf '%s\\n' "RAY_AUTH_MODE=$RAY_AUTH_MODE" "$(env | grep ^STUDY_)"
+} >> "$HOME/said"
 """
 
 
@@ -150,6 +154,7 @@ def test_ray_asks_for_a_token_and_shows_its_dashboard_to_the_head_alone(config, 
         assert said.count("RAY_AUTH_MODE=token") == 2
     started = next(line for line in head if line.startswith("ray start ")).split()
     assert {"--head", "--port=6379", "--dashboard-host=127.0.0.1"} <= set(started)
+    assert "NOTHING" not in started
     assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in started
     assert not [word for word in started if word.startswith("--dashboard-port")]  # Ray's own
     assert DASHBOARD == 8265

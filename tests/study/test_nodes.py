@@ -96,9 +96,10 @@ import ray
 from ray._private import state
 from ray.autoscaler._private import node_provider_availability_tracker as availability
 from ray.cluster_utils import Cluster
+from ray.exceptions import RayActorError
 from ray.experimental.internal_kv import _internal_kv_put
 
-from study import deaths, nodes
+from study import deaths, launch, nodes
 from study import news as news_module
 from study.files import read_study
 from study.gpus import gpus
@@ -120,6 +121,7 @@ cluster = Cluster(
     initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": fast}
 )
 deaths.NOTICED = 3.0
+launch._job.__defaults__ = (0.5,)  # seconds between two reports
 
 
 def add(address):
@@ -195,7 +197,6 @@ with _session(Resources()) as news:
     # Who sees the results.
     nodes.require_shared(store)
     found["shared"] = left_in(store)
-    found["unseen"] = told(NotShared, lambda: nodes.require_shared(unseen)), unseen.files()
 
     # Who comes, and dies while it is asked.
     three, look_from, died, over = add("127.0.0.4"), nodes._look_from, [], threading.Event()
@@ -246,14 +247,14 @@ with _session(Resources()) as news:
 
 class Heard:
     def __init__(self, when_both_work=lambda: None):
-        self.said, self.working, self.deaths, self.excuses = [], set(), {}, []
+        self.said, self.begun, self.working, self.deaths, self.excuses = [], [], set(), {}, []
         self.when_both_work = when_both_work
 
     def say(self, line):
         self.said.append(line)
 
     def started(self, trial_id):
-        pass
+        self.begun.append(trial_id)
 
     def reported(self, report):
         assert not report.done, report
@@ -272,7 +273,10 @@ class Heard:
 plan = make_plan(read_study(str(folder / "long.yaml")))
 site = Site(store, "", plan.resources, (), witness="studies/long/lock.json")
 heard = Heard()
-found["no witness"] = told(NotShared, lambda: run_on_ray(plan.trials, site, heard))
+nowhere = Site(unseen, "", plan.resources, ())
+refused = told(NotShared, lambda: run_on_ray(plan.trials, nowhere, heard))
+found["unseen"] = refused, unseen.files(), heard.begun
+found["no witness"] = told(NotShared, lambda: run_on_ray(plan.trials[:1], site, heard))
 found["no witness heard"] = len(heard.working), heard.excuses
 
 
@@ -284,6 +288,8 @@ def kill():
     ]
     os.kill(worker, signal.SIGKILL)
     remove(two)
+    late = deaths.Death(["late"], RayActorError(), node=two.node_id)
+    found["late"] = [death.trial_ids for death in deaths.with_their_machine([late])]
 
 
 store.put(site.witness, b"{}")
@@ -382,7 +388,7 @@ def test_a_folder_that_all_see_will_do_and_is_left_as_it_was(found):
 
 
 def test_a_place_that_another_machine_does_not_see_is_refused(found):
-    told, left = found["unseen"]
+    told, left, begun = found["unseen"]
     host, said = told.split(" ", 1)
     assert host in ("127.0.0.2", "127.0.0.3")
     assert said.startswith(
@@ -390,7 +396,7 @@ def test_a_place_that_another_machine_does_not_see_is_refused(found):
     )
     assert "NFS" in told
     assert "`--storage` or STUDY_STORAGE" in told
-    assert left == {}
+    assert (left, begun) == ({}, [])
 
 
 def test_who_dies_while_it_is_asked_is_passed_over(found):
@@ -424,6 +430,10 @@ def test_a_worker_that_does_not_see_the_drivers_file_ends_the_run(found):
     assert "`--storage` or STUDY_STORAGE" in told
     assert "\n" not in told
     assert found["no witness heard"] == [0, []]
+
+
+def test_a_worker_that_dies_just_before_its_machine_is_excused_with_it(found):
+    assert found["late"] == [["late"]]
 
 
 def test_who_dies_with_its_machine_is_excused_and_who_is_killed_is_not(found):
