@@ -9,7 +9,8 @@ import torch
 
 from trainables.attacks.clean import Clean
 from trainables.config import Cell, TrialConfig
-from trainables.errors import BadPlugin
+from trainables.errors import BadPlugin, NotShared
+from trainables.store import Store
 from trainables.trainable import StudyTrainable
 
 
@@ -35,6 +36,7 @@ def job(model_config, tmp_path):
             "trials": trials,
             "packing": 2,
             "storage": str(tmp_path),
+            "witness": None,
             "execution": {
                 "threads": torch.get_num_threads(),
                 "gpu": 0.0,
@@ -72,6 +74,15 @@ def test_other_ids_than_the_drivers_are_refused(job, place):
     worker = StudyTrainable.__new__(StudyTrainable)
     with pytest.raises(BadPlugin, match=f"{trials[-1]['trial_id']} has other ids to this worker"):
         worker.reset_config({"job": job(trials=trials)})
+
+
+def test_looks_for_the_drivers_witness_in_its_store(job, tmp_path):
+    # A folder of the same name on a machine that shares no storage with the driver's.
+    worker = StudyTrainable.__new__(StudyTrainable)
+    with pytest.raises(NotShared, match="no witness/of-the-driver there"):
+        worker.reset_config({"job": job(witness="witness/of-the-driver")})
+    Store(str(tmp_path)).put("witness/of-the-driver", b"")
+    assert worker.reset_config({"job": job(witness="witness/of-the-driver")})
 
 
 def test_plugins_are_loaded_first(job):
