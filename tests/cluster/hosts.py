@@ -97,6 +97,10 @@ class Host:
     def _link(self) -> str:
         return f"{self.lab.name}{self.name}"
 
+    @property
+    def _card(self) -> str:
+        return "02:00:" + ":".join(f"{int(part):02x}" for part in self.ip.split("."))
+
     def start(self) -> None:
         """Boots it, and waits until its sshd listens."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -104,6 +108,8 @@ class Host:
         _ip("link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self._space)
         _ip("link", "set", self._link, "master", self.lab.name, "up")
         for words in (
+            # Its card is the same after each boot, or its neighbours would ask for the old one.
+            ("link", "set", "eth0", "address", self._card),
             ("addr", "add", f"{self.ip}/24", "dev", "eth0"),
             ("link", "set", "eth0", "up"),
             ("route", "add", "default", "via", self.lab.ip),  # by which Ray finds its address
