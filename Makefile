@@ -58,14 +58,14 @@ constraints:
 	$$clean/bin/python -m pip freeze --exclude robust-loss-study > constraints.txt && \
 	rm -rf $$clean build
 
-# What the tests need from Debian's packages, as root: a browser that opens the report, LaTeX, and
-# what makes hosts of a cluster.
+# What the tests need from Debian's packages, as root: a browser that opens the report, LaTeX,
+# what makes hosts of a cluster, and Slurm.
 ci-deps:
-	for program in chromium pdflatex rsync ip /usr/sbin/sshd; do \
+	for program in chromium pdflatex rsync ip /usr/sbin/sshd sbatch; do \
 	command -v $$program >/dev/null || exec sh -c 'apt-get update -qq && \
 	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium \
 	texlive-latex-base texlive-latex-recommended lmodern openssh-server openssh-client rsync \
-	iproute2 >/dev/null'; done
+	iproute2 slurmctld slurmd slurm-client munge >/dev/null'; done
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
