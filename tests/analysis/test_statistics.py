@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.formula.api import ols
@@ -107,6 +107,7 @@ def test_differences_that_do_not_vary_are_certain() -> None:
     assert equivalence(same + 0.25, same, 0.01) == 1
 
 
+@settings(max_examples=20)  # since each collects the garbage
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
 def test_holm_is_statsmodels(ps: list[float]) -> None:
     """Which collects garbage at every call, and so takes longer than a whole table."""
