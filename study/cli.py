@@ -14,7 +14,8 @@ from rich.markup import escape
 from study.commands import files, plan, run, cluster, refine, status, results, inspect, store, data  # noqa: F401
 
 # isort: on
-from study.commands.options import app, stopped_by
+from study.commands.options import app
+from study.interrupts import stop
 from trainables.errors import StudyError
 
 
@@ -25,15 +26,9 @@ def main() -> None:
     gc.set_threshold(50_000)
     for sign in (signal.SIGTERM, signal.SIGALRM, signal.SIGHUP):
         if signal.getsignal(sign) is signal.SIG_DFL:  # nohup stands
-            signal.signal(sign, _stop)
+            signal.signal(sign, stop)
     try:
         app()
     except StudyError as error:
         Console(stderr=True).print(f"[red]study:[/red] {escape(str(error))}", soft_wrap=True)
         sys.exit(error.exit_status)
-
-
-def _stop(sign: int, frame: object) -> None:
-    """Ends as tidily as Ctrl-C, and like it: Ray makes any SystemExit within a call exit 1."""
-    stopped_by.append(signal.Signals(sign))
-    raise KeyboardInterrupt

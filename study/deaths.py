@@ -52,13 +52,14 @@ class Death:
 def with_their_machine(deaths: Iterable[Death]) -> list[Death]:
     """Those workers that died because their machine did, or was out of reach.
 
-    Waits until Ray must have noticed, where a worker may have died just before its machine.
+    Waits until Ray must have noticed, where a worker may have died just before its machine: this
+    one stands.
     """
-    deaths = list(deaths)
+    deaths, here = list(deaths), ray.get_runtime_context().get_node_id()
     while True:
         up = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         own = [one for one in deaths if one.is_own(up)]
-        latest = max((one.at for one in own if one.node), default=-NOTICED)
+        latest = max((one.at for one in own if one.node not in ("", here)), default=-NOTICED)
         if time.monotonic() - latest > NOTICED:
             return [one for one in deaths if one not in own]
         time.sleep(1.0)

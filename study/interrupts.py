@@ -17,7 +17,24 @@ from trainables.errors import BadOption
 _Handler = Callable[[int, FrameType | None], object]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 _SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+stopped_by = [signal.SIGINT]  # the last is what ends the command
 _LONGEST = 1e9  # seconds that a timer is set to at most: the system's own limit is not far
+
+
+def stop(sign: int, frame: FrameType | None) -> None:
+    """A handler that ends as tidily as Ctrl-C, and like it: Ray makes any SystemExit exit 1."""
+    stopped_by.append(signal.Signals(sign))
+    raise KeyboardInterrupt
+
+
+def stop_once_more() -> None:
+    """Raises what `stop` has raised before, in case somebody's code was called and has lost it.
+
+    For work that goes on in steps: within a callback from C, or a finalizer, an exception goes
+    nowhere, and the study would go on as if nobody had stopped it.
+    """
+    if len(stopped_by) > 1:
+        raise KeyboardInterrupt
 
 
 def seconds_of(duration: str) -> float:

@@ -30,6 +30,7 @@ from ray.tune.search.sample import Domain
 
 from study.deaths import Death, with_their_machine
 from study.gpus import shares_of
+from study.interrupts import stop_once_more
 from study.listener import Listener
 from study.news import News
 from study.nodes import await_workers, most, nodes, nodes_to_come, require_shared
@@ -265,6 +266,7 @@ class _Callback(tune.Callback):
         return {}
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        stop_once_more()
         for line in self.news.since_last():
             self.listener.say(line)
 

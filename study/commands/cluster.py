@@ -18,11 +18,11 @@ from study.commands.options import (
     app,
     examples,
     plan_of,
-    stopped_by,
     study_command,
     working,
 )
 from study.files import FULL, read_study
+from study.interrupts import stopped_by
 from trainables.errors import NoCluster
 
 ClusterFile = Annotated[

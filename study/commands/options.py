@@ -6,7 +6,6 @@ import contextlib
 import os
 import shlex
 import shutil
-import signal
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 RESULTS, DEFAULT_STORAGE = places.RESULTS, places.STORAGE
 
-stopped_by = [signal.SIGINT]  # the last is what ends the command
 TIME_OVER = 75  # "try again" to sysexits.h, which batch systems' scripts can tell from a failure
 
 app = typer.Typer(

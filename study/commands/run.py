@@ -26,13 +26,12 @@ from study.commands.options import (
     data_folder,
     examples,
     plan_of,
-    stopped_by,
     study_command,
     tracking_of,
 )
 from study.commands.plan import Price, Workers, check_budget, forecast_of
 from study.files import FULL
-from study.interrupts import alarm, seconds_of
+from study.interrupts import alarm, seconds_of, stopped_by
 
 if TYPE_CHECKING:
     from study.driver import Result

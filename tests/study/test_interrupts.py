@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from study import interrupts
 from study.interrupts import alarm, seconds_of, uninterrupted
 from trainables.errors import BadOption
 
@@ -125,3 +126,13 @@ def test_durations_are_read(duration, seconds):
 def test_what_is_no_time_is_refused(duration):
     with pytest.raises(BadOption, match="expected a time such as 3h50m, 90m or 45s"):
         seconds_of(duration)
+
+
+def test_a_stop_is_raised_once_more_where_it_was_lost(monkeypatch):
+    monkeypatch.setattr(interrupts, "stopped_by", interrupts.stopped_by[:1])
+    interrupts.stop_once_more()  # nobody has stopped it
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.stop(signal.SIGTERM, None)
+    assert interrupts.stopped_by[-1] == signal.SIGTERM
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.stop_once_more()

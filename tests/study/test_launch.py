@@ -228,3 +228,67 @@ def test_trials_share_gpus_by_the_memory_that_workers_measure(tmp_path):
     store = Store(str(tmp_path / "store"))
     (machine,) = store.entries("memory")
     assert len(store.read_json(f"memory/{machine}", "memory.json")["own"]) == 4
+
+
+STOPPED = """
+import os, signal, sys
+from pathlib import Path
+
+from study.files import read_study
+from study.interrupts import stop
+from study.launch import run_on_ray
+from study.plan import make_plan
+from study.site import Site
+from trainables.store import Store
+
+class Heard:
+    reported_ids = []
+
+    def say(self, line):
+        pass
+
+    def started(self, trial_id):
+        pass
+
+    def reported(self, report):
+        self.reported_ids.append(report.trial_id)
+        if len(self.reported_ids) == 1:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except KeyboardInterrupt:
+                pass  # as C code does that calls Python and cannot pass an exception on
+
+folder = Path(sys.argv[1])
+plan, heard = make_plan(read_study(str(folder / "stopped.yaml"))), Heard()
+signal.signal(signal.SIGTERM, stop)
+try:
+    run_on_ray(plan.trials, Site(Store(str(folder / "store")), "", plan.resources, ()), heard)
+except KeyboardInterrupt:
+    print(len(plan.trials), len(set(heard.reported_ids)))
+"""
+
+
+def test_a_signal_whose_exception_was_lost_stops_the_study_all_the_same(tmp_path):
+    study = {
+        "study": "stopped",
+        "data": {"name": "mnist5k", "subset": {"train": 50, "validation": 10}},
+        "backbone": "lenet5",
+        "seeds": 8,
+        "evaluate": {"validation": 5, "test": 5},
+        "training": {"epochs": 1},
+        "methods": {"sce": {"loss": "sce"}},
+        "attacks": {"pgd": {"eps": 0.04, "steps": 1}},
+        "headline": {"attack": "pgd"},
+    }
+    (tmp_path / "stopped.yaml").write_text(json.dumps(study))
+    (tmp_path / "stopped.py").write_text(STOPPED)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "stopped.py"), str(tmp_path)],
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    trials, reported = map(int, done.stdout.split())
+    assert (trials, reported) == (8, 1)
