@@ -96,6 +96,21 @@ def test_packs_are_those_of_a_gpu_where_trials_have_one(monkeypatch, plan_of, as
     assert heard == [gpu]
 
 
+def ran(script, study, folder):
+    """What a script says that is given a folder with a study's file, and no Ray that runs."""
+    (folder / f"{study['study']}.yaml").write_text(json.dumps(study))
+    (folder / "script.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, str(folder / "script.py"), str(folder)],
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 GPUS = """
 import json, os, sys
 from pathlib import Path
@@ -198,17 +213,7 @@ def test_trials_share_gpus_by_the_memory_that_workers_measure(tmp_path):
         "headline": {"attack": "pgd"},
         "resources": {"pack": 2},
     }
-    (tmp_path / "gpus.yaml").write_text(json.dumps(study))
-    (tmp_path / "gpus.py").write_text(GPUS)
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "gpus.py"), str(tmp_path)],
-        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(ran(GPUS, study, tmp_path).splitlines()[-1])
     assert found["kinds"] == ["accelerator_type:A100", "accelerator_type:T4"]
     assert found["said"] == ["asking how much of a GPU's memory 4 kinds of work take"] * 2
     assert found["none"] == []  # has three cores beside it
@@ -280,15 +285,5 @@ def test_a_signal_whose_exception_was_lost_stops_the_study_all_the_same(tmp_path
         "attacks": {"pgd": {"eps": 0.04, "steps": 1}},
         "headline": {"attack": "pgd"},
     }
-    (tmp_path / "stopped.yaml").write_text(json.dumps(study))
-    (tmp_path / "stopped.py").write_text(STOPPED)
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "stopped.py"), str(tmp_path)],
-        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    trials, reported = map(int, done.stdout.split())
+    trials, reported = map(int, ran(STOPPED, study, tmp_path).split())
     assert (trials, reported) == (8, 1)
