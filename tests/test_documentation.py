@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -47,7 +46,7 @@ def test_links_lead_somewhere(document):
 
 
 @pytest.mark.timeout(4200)  # the whole quickstart, 34 models, and more
-def test_the_commands_run_as_written(tmp_path):
+def test_the_commands_run_as_written(tmp_path, free_port):
     for name, text in re.findall(r"```yaml\n# (\S+\.yaml)\n(.*?)```", README, re.DOTALL):
         (tmp_path / name).write_text(text)
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
@@ -55,7 +54,7 @@ def test_the_commands_run_as_written(tmp_path):
     assert len(COMMANDS) >= 10
     for command in COMMANDS[2:]:
         if command == "study ui":
-            serves_on_loopback(command, tmp_path, path)
+            serves_on_loopback(command, free_port(), tmp_path, path)
             continue
         done = subprocess.run(
             ["bash", "-c", command], cwd=tmp_path, env={**os.environ, "PATH": path},
@@ -87,10 +86,7 @@ def quickstart_clean_accuracy(report):
     return float(re.search(r"(\d+\.\d) ±", row.replace("*", "")).group(1))
 
 
-def serves_on_loopback(command, folder, path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def serves_on_loopback(command, port, folder, path):
     arguments = [*command.split(), "--port", str(port)]
     with subprocess.Popen(
         arguments, cwd=folder, env={**os.environ, "PATH": path}, start_new_session=True

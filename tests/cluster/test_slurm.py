@@ -50,12 +50,6 @@ PartitionName=main Nodes=ALL Default=YES
 """
 
 
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
 @dataclass
 class Slurm:
     """A Slurm that runs.
@@ -80,7 +74,7 @@ class Slurm:
 
 
 @pytest.fixture(scope="module")
-def slurm(tmp_path_factory):
+def slurm(tmp_path_factory, free_port):
     """A Slurm of this one machine, with a munge of its own."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
     needed = ("munged", "slurmctld", "slurmd", "sbatch")

@@ -290,6 +290,10 @@ def kill():
     remove(two)
     late = deaths.Death(["late"], RayActorError(), node=two.node_id)
     found["late"] = [death.trial_ids for death in deaths.with_their_machine([late])]
+    noticed, deaths.NOTICED = deaths.NOTICED, 1e9  # if it waited, this would not end
+    here = ray.get_runtime_context().get_node_id()
+    found["here"] = deaths.with_their_machine([deaths.Death(["here"], RayActorError(), node=here)])
+    deaths.NOTICED = noticed
 
 
 store.put(site.witness, b"{}")
@@ -434,6 +438,10 @@ def test_a_worker_that_does_not_see_the_drivers_file_ends_the_run(found):
 
 def test_a_worker_that_dies_just_before_its_machine_is_excused_with_it(found):
     assert found["late"] == [["late"]]
+
+
+def test_nobody_asks_whether_the_drivers_own_machine_stands(found):
+    assert found["here"] == []
 
 
 def test_who_dies_with_its_machine_is_excused_and_who_is_killed_is_not(found):
