@@ -179,12 +179,16 @@ def test_a_users_own_packages_do_not_shadow_ours(folder):
 
 
 @pytest.mark.parametrize(
-    ("sign", "status"),
-    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGALRM, 75)],
-    ids=["TERM", "INT", "ALRM"],
+    ("where", "sign", "status"),
+    [
+        ([], signal.SIGTERM, 143),
+        ([], signal.SIGINT, 130),
+        ([], signal.SIGALRM, 75),
+        (["--local"], signal.SIGINT, 130),
+    ],
+    ids=["ray-TERM", "ray-INT", "ray-ALRM", "local-INT"],
 )
-@pytest.mark.parametrize("where", [[], ["--local"]], ids=["ray", "local"])
-def test_a_stopped_run_leaves_nothing_running_and_can_go_on(folder, running, sign, status, where):
+def test_a_stopped_run_leaves_nothing_running_and_can_go_on(folder, running, where, sign, status):
     process = running("run", "tiny.yaml", *where)
     for line in process.stdout:
         if line.startswith("[1/5]"):
