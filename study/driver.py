@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from mlflow.exceptions import MlflowException
 from requests import RequestException
@@ -15,7 +17,7 @@ from study.cost import Account, together
 from study.found import with_found
 from study.ledger import Meter, keep_account
 from study.listener import Listener
-from study.local import run_local, search_local
+from study.local import Local
 from study.lock import StudyLock
 from study.planned import Plan, PlannedTrial
 from study.progress import Display
@@ -33,7 +35,18 @@ from trainables.datasets.load import take
 from trainables.errors import BadAddress
 from trainables.store import PATIENCE, Store
 
-Executor = Callable[[Sequence[PlannedTrial], Site, Listener], None]
+if TYPE_CHECKING:
+    from study.searching import Searching
+
+
+class Executor(Protocol):
+    """Where trials run."""
+
+    def run(self, trials: Sequence[PlannedTrial], site: Site, listener: Listener) -> None:
+        """Runs them until each has reported its end or lost its worker."""
+
+    def search(self, searching: Searching, site: Site) -> None:
+        """Runs what a search suggests, until it has no more."""
 
 
 @dataclass
@@ -92,12 +105,12 @@ def run_study(
             return Untracked(plan, store)
         return _tracker(tracking_uri, plan, store, artifacts, command)
 
-    with StudyLock(store, plan.name, shard) as lock:
+    with StudyLock(store, plan.name, shard) as lock, contextlib.ExitStack() as ends:
         run = _Run(
             site=Site(store, data, plan.resources, plan.plugins, witness=lock.path),
             tracked=tracked,
             folder=artifacts.parent,
-            local=local or shard is not None,
+            executor=_executor(ends, plan, local=local or shard is not None),
             display=display,
             lock=lock,
             only=only,
@@ -116,7 +129,7 @@ class _Run:
         site: where it runs.
         tracked: opens the tracker of a plan.
         folder: where Optuna's database is.
-        local: whether in this process.
+        executor: opens what runs the trials, at the first call.
         display, lock: see `Watcher`.
         only, shard: see `run_study`.
         result: how it stands.
@@ -125,7 +138,7 @@ class _Run:
     site: Site
     tracked: Callable[[Plan], Tracker | Untracked]
     folder: Path
-    local: bool
+    executor: Callable[[], Executor]
     display: Display
     lock: StudyLock
     only: Collection[str] | None
@@ -185,7 +198,7 @@ class _Run:
                 self.display.start(now)
                 _bring(now, self.site.store)
                 watcher.try_again(now)
-                _executor(self.local)(now, here, watcher)
+                self.executor().run(now, here, watcher)
                 here = (here.roomier if watcher.starved else here).unpacked
                 left = watcher.left()
                 if all(map(watcher.waits, left)):
@@ -208,13 +221,7 @@ class _Run:
         from study.searching import Searching
 
         sampler = Sampler(found, self.folder / "optuna.db")
-        searching = Searching(found, sampler, plan, watcher)
-        if self.local:
-            search_local(searching, site)
-        else:
-            from study.launch import search_on_ray
-
-            search_on_ray(searching, site)
+        self.executor().search(Searching(found, sampler, plan, watcher), site)
 
     @contextlib.contextmanager
     def _watched(self, plan: Plan) -> Iterator[Watcher]:
@@ -292,9 +299,15 @@ def _bring(trials: Sequence[PlannedTrial], store: Store) -> None:
             bring(trial.model, trial.checkpoint, store)
 
 
-def _executor(local: bool) -> Executor:
-    if local:
-        return run_local
-    from study.launch import run_on_ray  # Ray takes a second to import: only when it runs
+def _executor(ends: contextlib.ExitStack, plan: Plan, *, local: bool) -> Callable[[], Executor]:
+    """Opens what runs trials, once and when it is first needed: not all runs have any to run."""
 
-    return run_on_ray
+    @functools.cache
+    def opened() -> Executor:
+        if local:
+            return Local()
+        from study.launch import on_ray  # Ray takes a second to import
+
+        return ends.enter_context(on_ray(plan.resources))
+
+    return opened

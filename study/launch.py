@@ -6,18 +6,14 @@ Tune schedules, the store remembers: a restarted trial finds its progress there.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
-import os
 import re
-import signal
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import ray
 from ray import cloudpickle, tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import (
@@ -36,56 +32,54 @@ from study.news import News
 from study.nodes import await_workers, most, nodes, nodes_to_come, require_shared
 from study.planned import PlannedTrial
 from study.search import ahead
-from study.searching import Searching
+from study.session import session
 from study.shares import Shares, as_many
 from study.site import Site
 from study.spec import Resources
 from trainables.errors import NoRoom, NotShared, StudyError
-from trainables.execution import cores
 from trainables.packing import packs
 from trainables.trainable import StudyTrainable
 from trainables.trial import SLICE_SECONDS, Report
 
-_ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # files nobody reads
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # today's warning, tomorrow's default
-}
-
+if TYPE_CHECKING:
+    from study.searching import Searching  # and Optuna, which takes a second to import
 
 _UNSEEN = re.compile(f"{NotShared.__name__}: (.*)")  # in what Ray tells of a worker's error
 
 
-def run_on_ray(trials: Sequence[PlannedTrial], site: Site, listener: Listener) -> None:
-    """Runs trials until each has reported its end or lost its worker.
+class OnRay:
+    """Runs trials on a Ray.
 
-    Tune retries none: it would only those that had reported already, and the driver's loop
-    takes up all.
-
-    A Ray that runs already is used where `RAY_ADDRESS` names it, else one is started here
-    and ended after.
+    Args:
+        news: of its machines.
+        folder: for what Tune keeps, which nobody reads.
     """
-    with _session(site.resources) as news:
+
+    def __init__(self, news: News, folder: str) -> None:
+        self._news = news
+        self._folder = folder
+
+    def run(self, trials: Sequence[PlannedTrial], site: Site, listener: Listener) -> None:
+        """Runs trials until each has reported its end or lost its worker.
+
+        Tune retries none: it would only those that had reported already, and the driver's loop
+        takes up all.
+        """
         _check(site, listener)
-        shares = shares_of(trials, site, listener, news)
+        shares = shares_of(trials, site, listener, self._news)
         found = _packs(trials, site, shares)
         jobs = (_job(pack, site, shares) for pack in found)
-        _run(listener, news, {"job": _Listed(jobs)}, num_samples=len(found))
+        self._fit(listener, {"job": _Listed(jobs)}, num_samples=len(found))
 
-
-def search_on_ray(searching: Searching, site: Site) -> None:
-    """Runs what a search suggests, until it has no more; see `run_on_ray`."""
-    expected = [trial for trial, _ in ahead(searching.plan, site.store)]
-    with _session(site.resources) as news:
+    def search(self, searching: Searching, site: Site) -> None:
+        """Runs what a search suggests, until it has no more; see `run`."""
         _check(site, searching)
-        shares = shares_of(expected, site, searching, news)
+        expected = [trial for trial, _ in ahead(searching.plan, site.store)]
+        shares = shares_of(expected, site, searching, self._news)
         parallel = searching.search.settings.parallel or _slots(expected, site, shares)
         errors = _Errors()
-        _run(
+        self._fit(
             searching,
-            news,
             {},
             errors,
             search_alg=_Suggesting(searching, site, shares, errors),
@@ -94,25 +88,17 @@ def search_on_ray(searching: Searching, site: Site) -> None:
             max_concurrent_trials=parallel,
         )
 
-
-def _check(site: Site, listener: Listener) -> None:
-    """Whether the cluster can run trials, before anything starts."""
-    await_workers(listener.say)
-    _check_room(site.resources)
-    require_shared(site.store)
-
-
-def _run(
-    listener: Listener,
-    news: News,
-    space: dict[str, Any],
-    errors: _Errors | None = None,
-    **how: Any,
-) -> None:
-    """Runs what Tune draws from a space, or a search suggests, on the session's Ray."""
-    with tempfile.TemporaryDirectory(prefix="study-tune-") as folder:
+    def _fit(
+        self,
+        listener: Listener,
+        space: dict[str, Any],
+        errors: _Errors | None = None,
+        **how: Any,
+    ) -> None:
+        """Runs what Tune draws from a space, or a search suggests."""
+        self._news.idle()
         errors = errors or _Errors()
-        callback = _Callback(listener, news, errors)
+        callback = _Callback(listener, self._news, errors)
         tuner = tune.Tuner(
             StudyTrainable,
             param_space=space,
@@ -120,7 +106,7 @@ def _run(
                 reuse_actors=True, trial_name_creator=_id, trial_dirname_creator=_folder, **how
             ),
             run_config=tune.RunConfig(
-                storage_path=folder,
+                storage_path=tempfile.mkdtemp(dir=self._folder),
                 verbose=0,
                 callbacks=[callback],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -135,8 +121,24 @@ def _run(
         for death in with_their_machine(callback.deaths):
             for trial_id in death.trial_ids:
                 listener.excused(trial_id)
-        for line in news.since_last(every=0.0):
+        for line in self._news.since_last(every=0.0):
             listener.say(line)
+
+
+@contextlib.contextmanager
+def on_ray(resources: Resources) -> Iterator[OnRay]:
+    """One Ray for all that a run of a study has to do, see `session`."""
+    # Workers of a Ray that goes on write there until they have heard that we are gone.
+    tunes = tempfile.TemporaryDirectory(prefix="study-tune-", ignore_cleanup_errors=True)
+    with tunes as folder, session(resources) as news:
+        yield OnRay(news, folder)
+
+
+def _check(site: Site, listener: Listener) -> None:
+    """Whether the cluster can run trials, before anything starts."""
+    await_workers(listener.say)
+    _check_room(site.resources)
+    require_shared(site.store)
 
 
 class _Errors:
@@ -397,58 +399,3 @@ def _check_room(resources: Resources) -> None:
         what = f"resources.cpu: a trial asks for {resources.cpu} cores"
         kind = "node with a GPU" if with_gpu else "node"
         raise NoRoom(f"{what}, the largest {kind} has {largest:.0f}")
-
-
-def worker_environment(resources: Resources) -> dict[str, str]:
-    """What workers find in their environment before they import torch, on whatever machine.
-
-    Ray hands it to them: the driver's own environment reaches none of a Ray that runs already.
-    """
-    threads = str(resources.cpu)
-    return {
-        # Spinning threads starve the neighbour.
-        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        # Bound, every worker's threads would lie on the same first cores.
-        "OMP_PROC_BIND": "false",  # GOMP_CPU_AFFINITY counts for nothing then
-        "KMP_AFFINITY": "disabled",
-    }
-
-
-@contextlib.contextmanager
-def _session(resources: Resources) -> Iterator[News]:
-    """A Ray to run on, entered from an empty folder.
-
-    One that is started here has the cores that this process may use, not all of the machine.
-
-    Ray puts the driver's working folder on the workers' `sys.path`, where a user's own
-    `analysis/` would shadow ours.
-    """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    if "PYTHONPATH" in os.environ:  # where a user's plugins may lie: workers start elsewhere
-        entries = os.environ["PYTHONPATH"].split(os.pathsep)
-        os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, filter(None, entries)))
-    with tempfile.TemporaryDirectory(prefix="study-cwd-") as folder:
-        before = os.getcwd()
-        os.chdir(folder)
-        try:
-            options: dict[str, Any] = {
-                "log_to_driver": False,
-                "logging_level": logging.ERROR,
-                "runtime_env": {"env_vars": worker_environment(resources)},
-            }
-            if "RAY_ADDRESS" not in os.environ:
-                # `local`: else Ray joins one that somebody has left running on this machine.
-                options |= {"address": "local", "include_dashboard": False, "num_cpus": cores()}
-            on_term = signal.getsignal(signal.SIGTERM)
-            ray.init(**options)
-            signal.signal(signal.SIGTERM, on_term)  # Ray's own would end us at once
-            # Whatever `log_to_driver` says, a page for each machine that dies; we say it in a line.
-            ray._private.worker.print_to_stdstream = lambda *_, **__: None
-            logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told by us
-            yield News()
-        finally:
-            ray.shutdown()
-            os.chdir(before)

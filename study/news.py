@@ -23,10 +23,15 @@ class News:
     """Looks at the machines from time to time."""
 
     def __init__(self) -> None:
-        self._looked = self._idle_since = time.monotonic()
+        self._looked = time.monotonic()
+        self.idle()
         self._up = self._look()
         self._set_ups = SetUps(_logs())
         self._told = set[str]()  # why machines could not be had
+
+    def idle(self) -> None:
+        """There is work, and nothing is taken up yet."""
+        self._idle_since = time.monotonic()
 
     def busy(self) -> None:
         """A machine has taken something up."""

@@ -33,7 +33,8 @@ def imported(path):
     return found
 
 
-KNOW_RAY = tuple(f"study.{name}" for name in ("launch", "nodes", "news", "deaths", "gpus", "jobs"))
+RAYS = ("session", "launch", "nodes", "news", "deaths", "gpus", "jobs")
+KNOW_RAY = tuple(f"study.{name}" for name in RAYS)
 IMPORTS = {module_name(path): imported(path) for path in FILES}
 
 

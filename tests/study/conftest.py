@@ -60,9 +60,8 @@ def run_plan():
             tracking_uri=f"sqlite:///{folder}/mlflow.db",
             artifacts=folder / "artifacts",
             command="study run",
-            local=True,
             display=Display(console),
-            **how,
+            **{"local": True, **how},
         )
         return result, console.file.getvalue()
 

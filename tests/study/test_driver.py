@@ -1,11 +1,13 @@
 """The loop of a run, where what surrounds it fails."""
 
+import contextlib
+
 import pytest
 import torch
 from mlflow.exceptions import MlflowException
 
 from study.choice import with_choices
-from study.local import run_local
+from study.local import Local
 from study.lock import StudyLock
 from study.results import is_complete, read_outcome, worst
 from study.shard import Shard
@@ -39,8 +41,9 @@ def hurried(monkeypatch):
 def run(plan_of, run_plan, tmp_path):
     """Runs a tiny study in process; gives the result and what was said."""
 
-    def start(only=None, shard=None, **keys):
-        return run_plan(plan_of(**{**KEYS, **keys}), tmp_path, only=only, shard=shard)
+    def start(only=None, shard=None, local=True, **keys):
+        plan = plan_of(**{**KEYS, **keys})
+        return run_plan(plan, tmp_path, only=only, shard=shard, local=local)
 
     return start
 
@@ -218,22 +221,22 @@ def test_what_never_fits_fails_in_the_end(run, monkeypatch):
 
 
 def test_a_trial_whose_worker_waited_for_too_long_is_tried_again(run, monkeypatch):
-    real = run_local
+    real = Local().run
 
     def away_at_first(trials, site, listener):
-        monkeypatch.setattr("study.driver.run_local", real)
+        monkeypatch.setattr(Local, "run", staticmethod(real))
         for trial in trials:
             listener.started(trial.id)
             listener.reported(Report(trial_id=trial.id, done=True, away="the storage is away"))
 
-    monkeypatch.setattr("study.driver.run_local", away_at_first)
+    monkeypatch.setattr(Local, "run", staticmethod(away_at_first))
     result, said = run()
     assert not result.failed
     assert said.count("the storage is away; it will be tried again") == 1
 
 
 def test_trials_that_die_with_their_machine_are_tried_without_end(run, monkeypatch):
-    real, rounds = run_local, []
+    real, rounds = Local().run, []
 
     def on_machines_that_die(trials, site, listener):
         rounds.append(trials)
@@ -244,7 +247,7 @@ def test_trials_that_die_with_their_machine_are_tried_without_end(run, monkeypat
             listener.lost(trial.id, "its worker died")
             listener.excused(trial.id)
 
-    monkeypatch.setattr("study.driver.run_local", on_machines_that_die)
+    monkeypatch.setattr(Local, "run", staticmethod(on_machines_that_die))
     result, said = run()
     assert not result.failed
     assert said.count("its worker died; it will be tried again") == 2 * TRIES
@@ -256,10 +259,28 @@ def test_workers_that_die_on_machines_that_stand_are_tried_so_often(run, monkeyp
             listener.started(trial.id)
             listener.lost(trial.id, "its worker died")
 
-    monkeypatch.setattr("study.driver.run_local", dying)
+    monkeypatch.setattr(Local, "run", staticmethod(dying))
     result, said = run()
     assert list(result.failed.values()) == [f"no result after {TRIES} tries: its worker died"]
     assert said.count("it will be tried again") == TRIES
+
+
+def test_all_steps_of_a_run_have_one_ray_and_none_where_nothing_is_left(run, monkeypatch):
+    opened = []
+
+    @contextlib.contextmanager
+    def on_ray(resources):
+        opened.append("began")
+        yield Local()
+        opened.append("ended")
+
+    monkeypatch.setattr("study.launch.on_ray", on_ray)
+    search = {"trials": 2, "sampler": "random"}
+    methods = {"sce": {"loss": "sce"}, "isce": {"loss": {"name": "isce", "s": {"uniform": [1, 2]}}}}
+    for _ in range(2):
+        result, _ = run(local=False, methods=methods, search=search)
+        assert not result.failed
+        assert opened == ["began", "ended"]
 
 
 PACKED = {
@@ -293,7 +314,7 @@ def test_a_pack_gives_the_same_results_under_the_same_ids(run, plan_of, tmp_path
 
 
 def test_a_trial_that_failed_is_not_lost_with_its_pack(run, monkeypatch):
-    real = run_local
+    real = Local().run
 
     def dying(trials, site, listener):
         real(trials, site, listener)
@@ -304,7 +325,7 @@ def test_a_trial_that_failed_is_not_lost_with_its_pack(run, monkeypatch):
         raise RuntimeError("no luck")
 
     monkeypatch.setattr(Trainer, "epoch", epoch)
-    monkeypatch.setattr("study.driver.run_local", dying)
+    monkeypatch.setattr(Local, "run", staticmethod(dying))
     result, said = run()
     assert list(result.failed.values()) == ["RuntimeError: no luck"]
     assert "will be tried again" not in said
@@ -319,7 +340,7 @@ def test_what_is_tried_again_is_tried_alone(run, monkeypatch):
             listener.started(trial.id)
             listener.lost(trial.id, "its worker died")
 
-    monkeypatch.setattr("study.driver.run_local", dying)
+    monkeypatch.setattr(Local, "run", staticmethod(dying))
     result, _ = run(resources={"pack": 3})
     assert sizes == [3, 1, 1, 1]
     assert list(result.failed.values()) == ["no result after 4 tries: its worker died"]

@@ -15,7 +15,7 @@ from study.ledger import (
     probe_seconds,
     rates,
 )
-from study.local import run_local
+from study.local import Local
 from study.shares import Shares
 from study.shares import probe as probe_memory
 from study.site import Site
@@ -55,7 +55,7 @@ def metered(store):
 
     def run(plan):
         with Meter(plan, store) as meter:
-            run_local(plan.trials, Site(store, "", Resources(), ()), Nobody())
+            Local().run(plan.trials, Site(store, "", Resources(), ()), Nobody())
             for trial in plan.trials:
                 meter.finished(trial)
                 meter.finished(trial)  # as when it is tracked again

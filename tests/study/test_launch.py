@@ -1,4 +1,4 @@
-"""What workers find around them, on a Ray of ours and on one that runs already."""
+"""Trials on real Rays: packs, shares of GPUs, signals."""
 
 import json
 import os
@@ -8,82 +8,10 @@ import sys
 import pytest
 
 from study import launch
-from study.launch import worker_environment
 from study.shares import Shares
 from study.site import Site
 from study.spec import Resources
 from trainables.store import Store
-
-LOOK = """
-import json, os, subprocess, sys
-import ray
-from study.launch import _session
-from study.spec import Resources
-
-class Worker:
-    def look(self):
-        import torch
-        names = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_PROC_BIND")
-        return {
-            **{name: os.environ.get(name) for name in names},
-            "threads": torch.get_num_threads(),
-            "affinity": sorted(os.sched_getaffinity(0)),
-        }
-
-with _session(Resources()):
-    worker = ray.remote(Worker).options(num_cpus=1).remote()
-    found = [{**ray.get(worker.look.remote()), "cpus": ray.cluster_resources()["CPU"]}]
-    if "RAY_ADDRESS" not in os.environ:
-        ray.kill(worker)
-        address = ray.get_runtime_context().gcs_address
-        joined = subprocess.run(
-            [sys.executable, *sys.orig_argv[1:]],
-            env={**os.environ, "RAY_ADDRESS": address},
-            capture_output=True, text=True,
-        )
-        assert joined.returncode == 0, joined.stderr
-        found += json.loads(joined.stdout)
-    print(json.dumps(found))
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
-def test_workers_have_one_thread_each_and_ray_no_more_cores_than_we_may_use(tmp_path):
-    core = min(os.sched_getaffinity(0))
-    script = tmp_path / "look.py"
-    script.write_text(LOOK)
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        env={
-            **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-            "OMP_PROC_BIND": "true",  # the user's, for programs of one process
-            "OMP_NUM_THREADS": "7",
-        },
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert len(found) == 2  # of the Ray that it started, and joined through RAY_ADDRESS
-    for seen in found:
-        assert seen == {
-            "OMP_WAIT_POLICY": "passive",
-            "OMP_NUM_THREADS": "1",
-            "MKL_NUM_THREADS": "1",
-            "OMP_PROC_BIND": "false",
-            "threads": 1,
-            "affinity": [core],
-            "cpus": 1,
-        }
-
-
-def test_a_users_own_wait_policy_stands(monkeypatch):
-    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    found = worker_environment(Resources(cpu=3))
-    assert found["OMP_WAIT_POLICY"] == "active"
-    assert found["OMP_NUM_THREADS"] == found["MKL_NUM_THREADS"] == "3"
 
 
 @pytest.mark.parametrize(("asked", "gpu"), [("auto", True), (0.25, True), (0.0, False)])
@@ -120,8 +48,9 @@ from ray.cluster_utils import Cluster
 from study import launch
 from study.files import read_study
 from study.gpus import gpus, shares_of
-from study.launch import _check_room, _packs, _session, run_on_ray
+from study.launch import _check_room, _packs, on_ray
 from study.plan import make_plan
+from study.session import session
 from study.site import Site
 from study.spec import Resources
 from trainables.errors import NoRoom
@@ -153,7 +82,7 @@ cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
 for kind in ("T4", "A100"):
     cluster.add_node(num_cpus=2, num_gpus=1, resources={f"accelerator_type:{kind}": 1})
 os.environ["RAY_ADDRESS"] = cluster.address
-with _session(plan.resources) as news:
+with session(plan.resources) as news:
     kinds, none = sorted(gpus(2)), gpus(3)
     shares = shares_of(plan.trials, site, heard, news)
     packed = len(_packs(plan.trials, site, shares))
@@ -165,7 +94,8 @@ def completed(self, *rest, trial, **more):
     ended.append(trial)
 
 launch._Callback.on_trial_complete = completed
-run_on_ray(plan.trials, site, heard)
+with on_ray(plan.resources) as ray:
+    ray.run(plan.trials, site, heard)
 # Tune keeps ended trials to the end, with several copies of their configurations.
 kept = {
     name
@@ -177,7 +107,7 @@ cluster.add_node(num_cpus=8)
 refused = []
 for asked in ({"cpu": 4}, {"cpu": 4, "gpu": 0}, {"cpu": 9, "gpu": 0}):
     try:
-        with _session(Resources(**asked)):
+        with session(Resources(**asked)):
             _check_room(Resources(**asked))
             refused.append("")
     except NoRoom as error:
@@ -241,7 +171,7 @@ from pathlib import Path
 
 from study.files import read_study
 from study.interrupts import stop
-from study.launch import run_on_ray
+from study.launch import on_ray
 from study.plan import make_plan
 from study.site import Site
 from trainables.store import Store
@@ -266,8 +196,10 @@ class Heard:
 folder = Path(sys.argv[1])
 plan, heard = make_plan(read_study(str(folder / "stopped.yaml"))), Heard()
 signal.signal(signal.SIGTERM, stop)
+site = Site(Store(str(folder / "store")), "", plan.resources, ())
 try:
-    run_on_ray(plan.trials, Site(Store(str(folder / "store")), "", plan.resources, ()), heard)
+    with on_ray(plan.resources) as ray:
+        ray.run(plan.trials, site, heard)
 except KeyboardInterrupt:
     print(len(plan.trials), len(set(heard.reported_ids)))
 """

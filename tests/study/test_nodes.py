@@ -103,8 +103,9 @@ from study import deaths, launch, nodes
 from study import news as news_module
 from study.files import read_study
 from study.gpus import gpus
-from study.launch import _check_room, _session, run_on_ray
+from study.launch import _check_room, on_ray
 from study.plan import make_plan
+from study.session import session
 from study.site import Site
 from study.spec import Resources
 from trainables.errors import NoRoom, NotShared
@@ -158,7 +159,7 @@ def least(workers):
 
 one = add("127.0.0.2")
 os.environ["RAY_ADDRESS"] = cluster.address
-with _session(Resources()) as news:
+with session(Resources()) as news:
     # A worker that `ray up` is setting up.
     said = []
     least(2)
@@ -274,10 +275,11 @@ plan = make_plan(read_study(str(folder / "long.yaml")))
 site = Site(store, "", plan.resources, (), witness="studies/long/lock.json")
 heard = Heard()
 nowhere = Site(unseen, "", plan.resources, ())
-refused = told(NotShared, lambda: run_on_ray(plan.trials, nowhere, heard))
-found["unseen"] = refused, unseen.files(), heard.begun
-found["no witness"] = told(NotShared, lambda: run_on_ray(plan.trials[:1], site, heard))
-found["no witness heard"] = len(heard.working), heard.excuses
+with on_ray(plan.resources) as ours:
+    refused = told(NotShared, lambda: ours.run(plan.trials, nowhere, heard))
+    found["unseen"] = refused, unseen.files(), heard.begun
+    found["no witness"] = told(NotShared, lambda: ours.run(plan.trials[:1], site, heard))
+    found["no witness heard"] = len(heard.working), heard.excuses
 
 
 def kill():
@@ -298,7 +300,8 @@ def kill():
 
 store.put(site.witness, b"{}")
 heard = Heard(kill)
-run_on_ray(plan.trials, site, heard)
+with on_ray(plan.resources) as ours:
+    ours.run(plan.trials, site, heard)
 found["deaths"] = {
     address: [trial for trial, (_, details) in heard.deaths.items() if address in details]
     for address in ("127.0.0.2", "127.0.0.3")
