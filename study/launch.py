@@ -65,6 +65,7 @@ class OnRay:
         Tune retries none: it would only those that had reported already, and the driver's loop
         takes up all.
         """
+        self._news.idle()
         _check(site, listener)
         shares = shares_of(trials, site, listener, self._news)
         found = _packs(trials, site, shares)
@@ -73,6 +74,7 @@ class OnRay:
 
     def search(self, searching: Searching, site: Site) -> None:
         """Runs what a search suggests, until it has no more; see `run`."""
+        self._news.idle()
         _check(site, searching)
         expected = [trial for trial, _ in ahead(searching.plan, site.store)]
         shares = shares_of(expected, site, searching, self._news)
@@ -96,7 +98,6 @@ class OnRay:
         **how: Any,
     ) -> None:
         """Runs what Tune draws from a space, or a search suggests."""
-        self._news.idle()
         errors = errors or _Errors()
         callback = _Callback(listener, self._news, errors)
         tuner = tune.Tuner(

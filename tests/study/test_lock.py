@@ -205,15 +205,21 @@ class Outage:
     def __init__(self, store, monkeypatch):
         self.root, self.hidden = Path(store.root), Path(store.root).with_name("hidden")
         self.now, self.brings_back = 0.0, True
+        self.hidden.mkdir()
+        self.end()
         monkeypatch.setattr(store_module, "time", self)
 
     def begin(self):
-        self.root.rename(self.hidden)
-        self.root.symlink_to(self.root)
+        self._lead_to(self.root)
 
     def end(self):
-        self.root.unlink()
-        self.hidden.rename(self.root)
+        self._lead_to(self.hidden)
+
+    def _lead_to(self, place):
+        """In one step: a thread that looks in between would find nothing, which is no outage."""
+        link = self.root.with_name("link")
+        link.symlink_to(place)
+        link.replace(self.root)
 
     def monotonic(self):
         return self.now
