@@ -27,7 +27,7 @@ tests: dev-env
 	OMP_NUM_THREADS=1 PYTHONPATH=.ci $(BIN)/pytest -p skips -n 2 --dist loadfile \
 		--no-loadscope-reorder --ignore tests/cluster
 
-# A cluster of hosts that are network namespaces of this machine, with all its faults, in 25 minutes:
+# A cluster of hosts that are network namespaces of this machine, with all its faults, in half an hour:
 # as root, with sshd and rsync. `make test` leaves out what is thorough.
 CLUSTER := OMP_NUM_THREADS=1 PYTHONPATH=.ci $(BIN)/pytest -p skips tests/cluster
 test-cluster: dev-env
