@@ -65,8 +65,7 @@ class OnRay:
         Tune retries none: it would only those that had reported already, and the driver's loop
         takes up all.
         """
-        self._news.idle()
-        _check(site, listener)
+        self._begin(site, listener)
         shares = shares_of(trials, site, listener, self._news)
         found = _packs(trials, site, shares)
         jobs = (_job(pack, site, shares) for pack in found)
@@ -74,8 +73,7 @@ class OnRay:
 
     def search(self, searching: Searching, site: Site) -> None:
         """Runs what a search suggests, until it has no more; see `run`."""
-        self._news.idle()
-        _check(site, searching)
+        self._begin(site, searching)
         expected = [trial for trial, _ in ahead(searching.plan, site.store)]
         shares = shares_of(expected, site, searching, self._news)
         parallel = searching.search.settings.parallel or _slots(expected, site, shares)
@@ -89,6 +87,13 @@ class OnRay:
             num_samples=-1,  # the search says when
             max_concurrent_trials=parallel,
         )
+
+    def _begin(self, site: Site, listener: Listener) -> None:
+        """Sees that the cluster can run trials, before anything starts."""
+        self._news.idle()
+        await_workers(listener.say)
+        _check_room(site.resources)
+        require_shared(site.store)
 
     def _fit(
         self,
@@ -133,13 +138,6 @@ def on_ray(resources: Resources) -> Iterator[OnRay]:
     tunes = tempfile.TemporaryDirectory(prefix="study-tune-", ignore_cleanup_errors=True)
     with tunes as folder, session(resources) as news:
         yield OnRay(news, folder)
-
-
-def _check(site: Site, listener: Listener) -> None:
-    """Whether the cluster can run trials, before anything starts."""
-    await_workers(listener.say)
-    _check_room(site.resources)
-    require_shared(site.store)
 
 
 class _Errors:

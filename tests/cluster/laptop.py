@@ -150,17 +150,12 @@ def _on(lab: Lab, config: dict[str, Any], filled: dict[str, str]) -> dict[str, A
     return config
 
 
-def entries(store: Store) -> list[str]:
-    """Where a store has its models and outcomes."""
-    outcomes = store.nested("outcomes").items()
-    models = [f"models/{model}" for model in store.entries("models")]
-    return models + [f"outcomes/{model}/{cell}" for model, cells in outcomes for cell in cells]
-
-
 def results(store: Store) -> dict[str, bytes]:
     """All that a store holds of models and outcomes, but for how they were made."""
     found = {}
-    for entry in entries(store):
+    pairs = [(model, cell) for model, cells in store.nested("outcomes").items() for cell in cells]
+    entries = [f"models/{model}" for model in store.entries("models")]
+    for entry in [*entries, *(f"outcomes/{model}/{cell}" for model, cell in pairs)]:
         for name, data in store.read(entry).items():
             if name not in ("execution.json", "history.json"):
                 found[f"{entry}/{name}"] = data
